@@ -1,0 +1,539 @@
+"""The values that the parts of glancing hand to each other, and the protocols between them.
+
+Everything here is immutable and says what it holds and in which unit. What a user writes is turned
+into these values at the edge (``imagelist``, ``digests``, ``cli``), what Glance answers in
+``glance``; inside, the types are trusted.
+
+The words are those of the whole project: a *spec* is one wanted image, a *stored* image is one that
+Glance has, *published* is about the bytes at the URL and *image* about the bytes after
+decompression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+MIB = 1024 * 1024
+
+# --- where bytes come from ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An ``http`` or ``https`` URL that shows neither user info, query nor fragment when printed.
+
+    ``full`` is what is requested; ``str()`` and ``repr()`` give the public form, so that a secret
+    cannot reach an event, a result or a property by being formatted.
+    """
+
+    full: str = field(repr=False)
+
+    @property
+    def parts(self) -> SplitResult:
+        """The split URL, secrets included."""
+        return urlsplit(self.full)
+
+    @property
+    def public(self) -> str:
+        """Scheme, host, port and path."""
+        parts = self.parts
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+    def __str__(self) -> str:
+        return self.public
+
+    def __repr__(self) -> str:
+        return f"Url({self.public!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPath:
+    """A file of this machine, named by the operator's own words."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Location = Url | LocalPath
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where an entry stands: the position of its list in the run, its list's name and its line.
+
+    The order of origins is the order of the run. ``list_name`` is None for ``import``; ``line``
+    is 1-based, or the entry's 1-based number in a format that has no lines.
+    """
+
+    list_index: int = 0
+    line: int = 0
+    list_name: str | None = None
+
+
+# --- what is wanted -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A digest: its hashlib name and its value in lower-case hexadecimal."""
+
+    algorithm: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+
+class Compression(StrEnum):
+    """How the published file wraps the image."""
+
+    NONE = "none"
+    GZIP = "gz"
+    BZIP2 = "bz2"
+    XZ = "xz"
+    ZSTD = "zstd"
+    ZIP = "zip"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is said of the bytes before they are read; all of it must hold.
+
+    ``published`` digests and size are of the file at the source, ``image`` ones of the image after
+    decompression, ``either`` ones of whichever matches. An algorithm stands at most once in each.
+    ``compression`` and ``disk_format`` are None where nobody said; ``disk_format`` is a name of
+    Glance's ``disk_format`` list.
+    """
+
+    published: tuple[Digest, ...] = ()
+    image: tuple[Digest, ...] = ()
+    either: tuple[Digest, ...] = ()
+    published_size_bytes: int | None = None
+    image_size_bytes: int | None = None
+    compression: Compression | None = None
+    disk_format: str | None = None
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Every expected digest, whichever side it is of."""
+        return self.published + self.image + self.either
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One wanted image.
+
+    ``identity`` is what makes it the same image from run to run: the marketplace ID, the list's own
+    identifier, else the URL or path without user info and query. ``descriptor`` is how the user
+    named it, without secrets. ``sources`` are tried in turn.
+    """
+
+    name: str
+    identity: str
+    descriptor: str
+    origin: Origin
+    sources: tuple[Location, ...]
+    expected: Expected = Expected()
+    version: str | None = None
+    mpid: str | None = None
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    list_mark: str | None = None
+
+
+class Severity(StrEnum):
+    """Whether a problem of a list costs an image or only a line of warning."""
+
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a list that is not as it should be, with its place.
+
+    ``event`` is the event's name (``list.duplicate_skipped``); an ERROR becomes a failed row of the
+    result, with ``descriptor`` as far as the entry could be read.
+    """
+
+    severity: Severity
+    event: str
+    message: str
+    origin: Origin
+    descriptor: str = ""
+    hint: str | None = None
+
+
+class NeedKind(StrEnum):
+    """What kind of document a need is for."""
+
+    STRATUSLAB = "stratuslab"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A further document without which an entry is no spec yet.
+
+    ``location`` is where it is, ``max_bytes`` how much of it may be read. ``trusted`` tells whether
+    the document is the operator's own words (a local file) and may therefore name local files.
+    """
+
+    kind: NeedKind
+    location: Location
+    max_bytes: int
+    descriptor: str
+    origin: Origin
+    mpid: str | None = None
+    trusted: bool = False
+    naming: Naming | None = None
+
+
+class Naming(StrEnum):
+    """How an image that has metadata is named: the title (``sync``) or OS, version and arch."""
+
+    TITLE = "title"
+    OS_VERSION_ARCH = "os-osversion-arch"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser made of a document: wanted images, problems, and documents needed further."""
+
+    specs: tuple[Spec, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    needs: tuple[Need, ...] = ()
+
+
+# --- what Glance has ------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """The property ``glancing_state``: the part that an image of ours plays."""
+
+    INCOMING = "incoming"
+    CURRENT = "current"
+    BACKUP = "backup"
+
+
+TAG = "glancing"
+PROPERTY_PREFIX = "glancing_"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One image of our own project as Glance has it now.
+
+    ``checksum`` is Glance's md5, ``hash_algorithm`` and ``hash_value`` its ``os_hash_*`` pair; all
+    are None before data arrived. Times are aware and in UTC. ``properties`` are the additional
+    properties, ours and others'.
+    """
+
+    id: str
+    name: str
+    status: str
+    visibility: str = "shared"
+    hidden: bool = False
+    protected: bool = False
+    owner: str | None = None
+    size_bytes: int | None = None
+    checksum: str | None = None
+    hash_algorithm: str | None = None
+    hash_value: str | None = None
+    disk_format: str | None = None
+    container_format: str | None = None
+    min_disk_gib: int = 0
+    min_ram_mib: int = 0
+    tags: frozenset[str] = frozenset()
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def mpid(self) -> str | None:
+        """The marketplace ID, the mark that the seed left as well."""
+        return self.properties.get("mpid") or None
+
+    @property
+    def version(self) -> str | None:
+        """The publisher's version."""
+        return self.properties.get("version") or None
+
+    @property
+    def identity(self) -> str | None:
+        """What makes it the same image from run to run, where it is one of ours."""
+        return self.properties.get("glancing_identity") or self.mpid
+
+    @property
+    def state(self) -> str | None:
+        """The part that it plays; None for images that glancing did not make."""
+        return self.properties.get("glancing_state") or None
+
+    @property
+    def marked(self) -> bool:
+        """Whether glancing or the seed made it."""
+        return TAG in self.tags or self.mpid is not None
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """What Glance itself computed over the stored bytes."""
+        found = []
+        if self.checksum:
+            found.append(Digest("md5", self.checksum))
+        if self.hash_algorithm and self.hash_value:
+            found.append(Digest(self.hash_algorithm, self.hash_value))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """The record to create in Glance before data is sent; it starts private and hidden."""
+
+    name: str
+    disk_format: str
+    container_format: str = "bare"
+    tags: frozenset[str] = frozenset()
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    min_disk_gib: int = 0
+    min_ram_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChange:
+    """A change of an image's record, made by one PATCH; None leaves a field as it is.
+
+    ``properties`` are set, ``remove`` are deleted where present.
+    """
+
+    name: str | None = None
+    visibility: str | None = None
+    hidden: bool | None = None
+    protected: bool | None = None
+    tags: frozenset[str] | None = None
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    remove: frozenset[str] = frozenset()
+
+
+# --- what came through the pipeline ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What tells one state of a source from another without reading it (RFC 9110, section 8.8)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    size_bytes: int | None = None
+
+    def __str__(self) -> str:
+        """The form kept in the property ``glancing_validators``; empty when nothing is known."""
+        parts = {
+            "etag": self.etag,
+            "last-modified": self.last_modified,
+            "length": self.size_bytes,
+        }
+        if not (self.etag or self.last_modified):
+            return ""  # a length alone tells nothing about the bytes
+        return "; ".join(f"{key}={value}" for key, value in parts.items() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one pass over the bytes found out.
+
+    ``matched`` and ``mismatched`` name the expectations that held and that did not
+    (``sha256 of the image``); ``mismatched`` is empty unless the operator forced the import.
+    ``virtual_size_bytes`` is the size of the disk inside the image, 0 when unknown.
+    """
+
+    published: tuple[Digest, ...]
+    image: tuple[Digest, ...]
+    published_size_bytes: int
+    image_size_bytes: int
+    compression: Compression
+    disk_format: str
+    virtual_size_bytes: int = 0
+    matched: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+
+# --- protocols ------------------------------------------------------------------------------------
+
+
+class SourceStream(Protocol):
+    """The bytes of a source, on their way.
+
+    ``size_bytes`` is the length that the source announced, None when it did not.
+    ``end_is_proven`` tells whether a premature end would be noticed (Content-Length, chunked
+    framing, a local file); where it is False only a digest or a size can tell.
+    """
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    @property
+    def validators(self) -> Validators: ...
+
+    @property
+    def end_is_proven(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces in order, resumed where needed; raises DownloadError."""
+        ...
+
+    def close(self) -> None:
+        """Break off; safe from another thread and more than once."""
+        ...
+
+
+class Sources(Protocol):
+    """Where images and documents are read from."""
+
+    def open(self, location: Location) -> AbstractContextManager[SourceStream]:
+        """The stream of one source; raises DownloadError."""
+        ...
+
+    def probe(self, location: Location) -> Validators:
+        """What the source says of itself without giving its bytes; raises DownloadError."""
+        ...
+
+    def read(self, location: Location, max_bytes: int) -> bytes:
+        """A whole document of at most ``max_bytes``; raises DownloadError."""
+        ...
+
+
+class UploadBody(Protocol):
+    """The data of one upload: read once, of a known size or not."""
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
+class ImageStore(Protocol):
+    """Glance, as far as glancing needs it. Every method raises StoreError or CloudError."""
+
+    def inventory(self) -> tuple[StoredImage, ...]:
+        """All images of our own project, hidden ones included."""
+        ...
+
+    def get(self, image_id: str) -> StoredImage | None:
+        """One image as it is now; None when there is none."""
+        ...
+
+    def create(self, image: NewImage) -> StoredImage:
+        """Create a private, hidden record without data."""
+        ...
+
+    def upload(self, image_id: str, body: UploadBody) -> None:
+        """Send the data with one request that is never repeated."""
+        ...
+
+    def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
+        """Change the record with one PATCH: all of it or nothing."""
+        ...
+
+    def delete(self, image_id: str) -> None:
+        """Delete an image; one that is gone already is no error."""
+        ...
+
+    def download(self, image: StoredImage) -> AbstractContextManager[SourceStream]:
+        """The stored bytes."""
+        ...
+
+    def members(self, image_id: str) -> tuple[str, ...]:
+        """The projects that a shared image is shared with."""
+        ...
+
+    def add_member(self, image_id: str, project_id: str) -> None:
+        """Share an image with a project; acceptance stays theirs."""
+        ...
+
+
+class Workspace(Protocol):
+    """The directories that a run may write to."""
+
+    def spool(self, name: str, pieces: Iterable[bytes], size_bytes: int | None) -> Path:
+        """Write pieces to a new file of the work directory, removed again on failure."""
+        ...
+
+    def discard(self, path: Path) -> None:
+        """Remove a spooled file."""
+        ...
+
+    def back_up(self, file_name: str, pieces: Iterable[bytes]) -> Path:
+        """Write pieces to the backup directory: ``.part``, flush to disk, then rename."""
+        ...
+
+
+class Clock(Protocol):
+    """The time, so that tests can set it."""
+
+    def now(self) -> datetime:
+        """The time of day, aware, in UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+
+class Events(Protocol):
+    """Where events go: ``noun.verb_past`` and fields, never formatted sentences."""
+
+    def info(self, event: str, **fields: Any) -> None: ...
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+    def error(self, event: str, **fields: Any) -> None: ...
+
+
+StoreFactory = Callable[[], ImageStore]
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator asked for, for one run.
+
+    ``disk_format`` is the operator's word on the format, ``"detected"`` for whatever the bytes are,
+    None to believe the list. ``require_digest`` is None, ``"any"`` or the weakest algorithm that
+    is accepted.
+    """
+
+    dry_run: bool = False
+    force: bool = False
+    verify_digests: bool = True
+    spool: bool = False
+    keep_temps: bool = False
+    adopt: bool = False
+    backup: bool = False
+    require_digest: str | None = None
+    disk_format: str | None = None
+    jobs: int = 2
+    only: tuple[str, ...] = ()
+    max_size_bytes: int = 1024**4
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently something transient is tried again; times in seconds."""
+
+    attempts: int = 4
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 60.0
+
+
+ALGORITHMS: Sequence[str] = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
