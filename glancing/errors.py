@@ -98,7 +98,7 @@ class ConfigError(GlancingError):
 
 
 class ImageListError(GlancingError):
-    """An image list, or a document that it refers to, cannot be read or is not what it should be."""
+    """An image list, or a document it refers to, cannot be read or is not what it should be."""
 
     default_kind = ErrorKind.BAD_LIST
 
