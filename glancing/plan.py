@@ -1,0 +1,560 @@
+"""Decides what to do for each wanted image; touches nothing.
+
+Specs and the inventory go in, decisions come out, each with its reason. Times and facts about
+sources are passed in, so a dry run prints the very plan that a real run carries out. ``decide``
+walks the decision table of the README from top to bottom: ``_RULES`` holds one function per row (or
+per group of rows that share a condition), and the first that answers wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+
+from glancing import marks
+from glancing.errors import ErrorKind
+from glancing.model import (
+    Compression,
+    Digest,
+    ImageChange,
+    Spec,
+    State,
+    StoredImage,
+    Validators,
+)
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Glance has nothing of the kind: make it."""
+
+    spec: Spec
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Glance has it already. ``retire`` are surplus images of the same identity."""
+
+    spec: Spec
+    stored: StoredImage
+    reason: str
+    retire: tuple[StoredImage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Glance has the bytes, but not the name or the properties."""
+
+    spec: Spec
+    stored: StoredImage
+    change: ImageChange
+    reason: str
+    retire: tuple[StoredImage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Glance has another version: publish the new one, keep ``stored`` as the backup.
+
+    ``bytes_unknown`` says that only reading the source can tell whether it is another one at all.
+    """
+
+    spec: Spec
+    stored: StoredImage
+    reason: str
+    retire: tuple[StoredImage, ...] = ()
+    bytes_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Nothing may be done without the operator; ``hint`` is the way out."""
+
+    spec: Spec
+    kind: ErrorKind
+    reason: str
+    hint: str
+    stored: StoredImage | None = None
+
+
+Decision = Upload | Skip | Update | Replace | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How this run decides.
+
+    ``by_name`` is the rule of ``import``: the name is the identity, nothing is ambiguous, and
+    versions do not matter because the operator named this one image. ``adopt`` lets a run take over
+    images that it did not make.
+    """
+
+    by_name: bool = False
+    adopt: bool = False
+
+
+class Bytes(Enum):
+    """What can be said of a spec's bytes against stored ones before reading them."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    UNKNOWN = "unknown"
+
+
+NO_VALIDATORS: Mapping[str, Validators] = MappingProxyType({})
+
+
+def decide(
+    specs: Iterable[Spec],
+    inventory: Iterable[StoredImage],
+    *,
+    policy: Policy = Policy(),
+    validators: Mapping[str, Validators] = NO_VALIDATORS,
+) -> tuple[Decision, ...]:
+    """Decide for every spec, in the order given.
+
+    ``validators`` holds, by identity, what the sources of bare URLs say of themselves now; without
+    them such an entry is a replace with ``bytes_unknown`` (see ``unread``).
+    """
+    wanted = tuple(specs)
+    desk = _Desk(wanted, _Index.of(inventory), policy, validators)
+    return tuple(desk.decide(spec) for spec in wanted)
+
+
+def unread(decisions: Iterable[Decision]) -> tuple[Spec, ...]:
+    """Specs of bare sources, whose validators may show that nothing has changed."""
+    return tuple(d.spec for d in decisions if isinstance(d, Replace) and d.bytes_unknown)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def compare_bytes(spec: Spec, stored: StoredImage) -> Bytes:
+    """Compare by digests alone.
+
+    Digests of one side of the decompressor prove both equality and difference. A digest of the
+    published file that equals one of the stored image proves equality too (then nothing was
+    compressed), but a difference across sides proves nothing.
+    """
+    image = _by_algorithm(marks.kept_image(stored) + stored.digests)
+    published = _by_algorithm(marks.kept_published(stored))
+    expected = spec.expected
+    plain = expected.compression is Compression.NONE
+    strict = [
+        *_agreements(expected.image, image),
+        *_agreements(expected.published, {**image, **published} if plain else published),
+    ]
+    if strict:
+        return Bytes.SAME if all(strict) else Bytes.DIFFERENT
+    loose = [
+        *_agreements(expected.published, image),
+        *_agreements(expected.either, image),
+        *_agreements(expected.either, published),
+    ]
+    if any(loose):
+        return Bytes.SAME
+    both_known = bool(image) and bool(published) and bool(expected.either)
+    return Bytes.DIFFERENT if loose and both_known else Bytes.UNKNOWN
+
+
+def _agreements(digests: Iterable[Digest], known: Mapping[str, str]) -> list[bool]:
+    return [known[d.algorithm] == d.value for d in digests if d.algorithm in known]
+
+
+def _by_algorithm(digests: Iterable[Digest]) -> dict[str, str]:
+    return {digest.algorithm: digest.value for digest in digests}
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Order versions naturally: numbers as numbers, words as words, part by part."""
+    parts = re.findall(r"\d+|[^\W\d_]+", version)
+    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
+
+
+class _Age(Enum):
+    """A wanted version against a stored one."""
+
+    NEWER = "newer"
+    SAME = "same"
+    OLDER = "older"
+    UNKNOWN = "unknown"
+
+
+def _age(spec: Spec, stored: StoredImage) -> _Age:
+    if not spec.version or not stored.version:
+        return _Age.UNKNOWN
+    wanted, present = version_key(spec.version), version_key(stored.version)
+    if wanted == present:
+        return _Age.SAME
+    return _Age.NEWER if wanted > present else _Age.OLDER
+
+
+# --- the inventory, arranged for look-ups ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Images that may be matched, found by identity, name and digest in constant time."""
+
+    by_identity: Mapping[str, list[StoredImage]]
+    by_name: Mapping[str, list[StoredImage]]
+    by_digest: Mapping[Digest, list[StoredImage]]
+
+    @classmethod
+    def of(cls, inventory: Iterable[StoredImage]) -> _Index:
+        index = cls(defaultdict(list), defaultdict(list), defaultdict(list))
+        for stored in _matchable(tuple(inventory)):
+            index.by_name[stored.name].append(stored)
+            if stored.marked and stored.identity:
+                index.by_identity[stored.identity].append(stored)
+            known = {*stored.digests, *marks.kept_image(stored), *marks.kept_published(stored)}
+            for digest in known:
+                index.by_digest[digest].append(stored)
+        return index
+
+
+def _matchable(inventory: Sequence[StoredImage]) -> list[StoredImage]:
+    """Images that hold data and are neither backups nor being filled."""
+    bearers = {(stored.name, stored.mpid) for stored in inventory if stored.mpid}
+    return [
+        stored
+        for stored in inventory
+        if stored.status in ("active", "deactivated")
+        and stored.state not in (State.BACKUP, State.INCOMING)
+        and not _is_seed_backup(stored, bearers)
+    ]
+
+
+def _is_seed_backup(stored: StoredImage, bearers: set[tuple[str, str]]) -> bool:
+    """The seed left backups as ``X_old`` with the mpid of ``X`` and no further mark."""
+    if stored.state or not stored.mpid or not stored.name.endswith("_old"):
+        return False
+    return (stored.name.removesuffix("_old"), stored.mpid) in bearers
+
+
+def newest_good(images: Iterable[StoredImage]) -> list[StoredImage]:
+    """Order images that claim one identity: the one to keep current comes first."""
+    return sorted(images, key=_claim, reverse=True)
+
+
+def _claim(stored: StoredImage) -> tuple[bool, bool, str]:
+    created = stored.created_at.isoformat() if stored.created_at else ""
+    return (stored.status == "active", is_good(stored), created)
+
+
+def is_good(stored: StoredImage) -> bool:
+    """Whether Glance's own digests agree with those computed when the image was made."""
+    agreements = _agreements(marks.kept_image(stored), _by_algorithm(stored.digests))
+    return all(agreements) and bool(stored.size_bytes)
+
+
+# --- the decision table ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One spec with everything of the inventory that bears on it."""
+
+    spec: Spec
+    current: StoredImage | None
+    surplus: tuple[StoredImage, ...]
+    name_bearers: tuple[StoredImage, ...]
+    earlier_by_name: Spec | None
+    earlier_by_identity: Spec | None
+    desk: _Desk
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What all cases of one run share; remembers which entry wanted which name first."""
+
+    specs: tuple[Spec, ...]
+    index: _Index
+    policy: Policy
+    validators: Mapping[str, Validators]
+    by_identity: dict[str, Spec] = field(init=False)
+    seen_names: dict[str, Spec] = field(default_factory=dict)
+    seen_identities: dict[str, Spec] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_identity = {spec.identity: spec for spec in reversed(self.specs)}
+
+    def decide(self, spec: Spec) -> Decision:
+        case = self._case(spec)
+        self.seen_names.setdefault(spec.name, spec)
+        self.seen_identities.setdefault(spec.identity, spec)
+        for rule in _RULES:
+            decision = rule(case)
+            if decision is not None:
+                return _with_surplus(decision, case)
+        return Upload(spec, "Glance has nothing of the kind")
+
+    def _case(self, spec: Spec) -> _Case:
+        bearers = tuple(self.index.by_name[spec.name])
+        claims = self._claims(spec, bearers)
+        surplus = () if self.policy.by_name else tuple(claims[1:])
+        return _Case(
+            spec=spec,
+            current=claims[0] if claims else None,
+            surplus=surplus,
+            name_bearers=bearers,
+            earlier_by_name=self.seen_names.get(spec.name),
+            earlier_by_identity=self.seen_identities.get(spec.identity),
+            desk=self,
+        )
+
+    def _claims(self, spec: Spec, bearers: Sequence[StoredImage]) -> list[StoredImage]:
+        if not self.policy.by_name:
+            return newest_good(self.index.by_identity[spec.identity])
+        ordered = newest_good(bearers)
+        return sorted(ordered, key=lambda stored: compare_bytes(spec, stored) is not Bytes.SAME)
+
+    def same_bytes_elsewhere(self, spec: Spec) -> list[StoredImage]:
+        """Images with these bytes that no entry of the run claims by identity."""
+        found = {
+            stored.id: stored
+            for digest in spec.expected.digests
+            for stored in self.index.by_digest[digest]
+            if not (stored.marked and stored.identity in self.by_identity)
+            and compare_bytes(spec, stored) is Bytes.SAME
+        }
+        return list(found.values())
+
+
+def _with_surplus(decision: Decision, case: _Case) -> Decision:
+    if not case.surplus or isinstance(decision, Upload | Refuse):
+        return decision
+    names = ", ".join(stored.id for stored in case.surplus)
+    reason = f"{decision.reason}; also claimed by {names}, which become backups"
+    return replace(decision, reason=reason, retire=case.surplus)
+
+
+def _entry_clash(case: _Case) -> Decision | None:
+    earlier = case.earlier_by_identity
+    if earlier is not None and earlier.name == case.spec.name:
+        return Refuse(
+            case.spec,
+            ErrorKind.AMBIGUOUS,
+            f"is the same image as {_place(earlier)}",
+            "entries that differ only in user info or query count as one image: keep one of them",
+        )
+    earlier = case.earlier_by_name or earlier
+    if earlier is None:
+        return None
+    return Refuse(
+        case.spec,
+        ErrorKind.NAME_TAKEN,
+        f"name taken: {_place(case.spec)} wants {case.spec.name!r}, which {_place(earlier)} wants",
+        "give one of the two another name, or take it off the list",
+    )
+
+
+def _name_borne_by_another(case: _Case) -> Decision | None:
+    current = case.current
+    if current is None or current.name == case.spec.name:
+        return None
+    others = [bearer for bearer in case.name_bearers if bearer not in case.surplus]
+    return _name_taken_in_glance(case.spec, others[0]) if others else None
+
+
+def _deactivated(case: _Case) -> Decision | None:
+    current = case.current
+    if current is None or current.status != "deactivated":
+        return None
+    match compare_bytes(case.spec, current):
+        case Bytes.SAME:
+            return Skip(case.spec, current, "same bytes, and deactivated by an administrator")
+        case Bytes.DIFFERENT | Bytes.UNKNOWN:
+            return Refuse(
+                case.spec,
+                ErrorKind.DEACTIVATED,
+                f"image {current.id} is deactivated, and its bytes are to change",
+                "reactivate it or delete it, then run again",
+                current,
+            )
+
+
+def _current_same_bytes(case: _Case) -> Decision | None:
+    current = case.current
+    if current is None or compare_bytes(case.spec, current) is not Bytes.SAME:
+        return None
+    return _skip_or_update(case, current, "same bytes")
+
+
+def _import_other_bytes(case: _Case) -> Decision | None:
+    current = case.current
+    if current is None or not case.desk.policy.by_name:
+        return None
+    if compare_bytes(case.spec, current) is Bytes.DIFFERENT:
+        return Replace(case.spec, current, "same name, other bytes")
+    return _by_validators(case, current)
+
+
+def _current_other_version(case: _Case) -> Decision | None:
+    current = case.current
+    if current is None:
+        return None
+    known = compare_bytes(case.spec, current)
+    match _age(case.spec, current):
+        case _Age.NEWER:
+            return Replace(case.spec, current, _newer(case.spec, current))
+        case _Age.OLDER:
+            return _downgrade(case.spec, current)
+        case _Age.SAME if known is Bytes.DIFFERENT:
+            return _corrupted(case.spec, current)
+        case _Age.SAME:
+            return _skip_or_update(case, current, "same version, and no digest to compare")
+        case _Age.UNKNOWN if known is Bytes.DIFFERENT:
+            return Replace(case.spec, current, "other bytes")
+        case _Age.UNKNOWN if case.spec.version:
+            return Replace(case.spec, current, "bytes unknown, and no version stored")
+        case _:
+            return _by_validators(case, current)
+
+
+def _same_bytes_elsewhere(case: _Case) -> Decision | None:
+    if case.desk.policy.by_name:
+        return None
+    found = case.desk.same_bytes_elsewhere(case.spec)
+    if not found:
+        return None
+    if case.desk.policy.adopt and len(found) == 1:
+        return _adopt(case, found[0])
+    return _ambiguous(
+        case.spec, found, "holds the same bytes but was not made for this entry", "--adopt"
+    )
+
+
+def _several_with_the_name(case: _Case) -> Decision | None:
+    if len(case.name_bearers) < 2:  # noqa: PLR2004 - several
+        return None
+    return _ambiguous(case.spec, case.name_bearers, f"bears the name {case.spec.name!r}", None)
+
+
+def _name_holder_wanted_elsewhere(case: _Case) -> Decision | None:
+    for holder in case.name_bearers:
+        claimant = case.desk.by_identity.get(holder.identity or "")
+        if holder.marked and claimant is not None:
+            return _name_taken_in_glance(case.spec, holder)
+    return None
+
+
+def _same_name_other_bytes(case: _Case) -> Decision | None:
+    if not case.name_bearers:
+        return None
+    holder = case.name_bearers[0]
+    known = compare_bytes(case.spec, holder)
+    match _age(case.spec, holder):
+        case _Age.OLDER:
+            return _downgrade(case.spec, holder)
+        case _Age.SAME if known is Bytes.DIFFERENT:
+            return _corrupted(case.spec, holder)
+        case _Age.SAME:
+            what = "bears name and version, and no digest tells whether it is the same image"
+            return _ambiguous(case.spec, (holder,), what, None)
+        case _Age.NEWER:
+            return Replace(case.spec, holder, f"same name, {_newer(case.spec, holder)}")
+        case _Age.UNKNOWN if known is Bytes.UNKNOWN:
+            return Replace(case.spec, holder, "same name, bytes unknown")
+        case _Age.UNKNOWN:
+            return Replace(case.spec, holder, "same name, other bytes")
+
+
+# From top to bottom as in the README; the first answer wins.
+_RULES: tuple[Callable[[_Case], Decision | None], ...] = (
+    _entry_clash,
+    _name_borne_by_another,
+    _deactivated,
+    _current_same_bytes,
+    _import_other_bytes,
+    _current_other_version,
+    _same_bytes_elsewhere,
+    _several_with_the_name,
+    _name_holder_wanted_elsewhere,
+    _same_name_other_bytes,
+)
+
+# --- answers that several rules give --------------------------------------------------------------
+
+
+def _skip_or_update(case: _Case, stored: StoredImage, reason: str) -> Decision:
+    # An image that glancing did not make is matched by name for `import`, but never changed.
+    change = marks.update_change(case.spec, stored) if stored.marked else None
+    if change is None:
+        return Skip(case.spec, stored, f"{reason}, same properties")
+    return Update(case.spec, stored, change, f"{reason}, other {_changed(change)}")
+
+
+def _by_validators(case: _Case, stored: StoredImage) -> Decision:
+    now = str(case.desk.validators.get(case.spec.identity, ""))
+    if now and now == stored.properties.get("glancing_validators"):
+        return _skip_or_update(case, stored, "the source has not changed since")
+    return Replace(case.spec, stored, "bytes unknown", bytes_unknown=True)
+
+
+def _adopt(case: _Case, stored: StoredImage) -> Decision:
+    if any(bearer.id != stored.id for bearer in case.name_bearers):
+        return _name_taken_in_glance(case.spec, case.name_bearers[0])
+    change = marks.update_change(case.spec, stored)
+    if change is None:
+        return Skip(case.spec, stored, "same bytes, same properties")
+    return Update(case.spec, stored, change, "same bytes, adopted")
+
+
+def _changed(change: ImageChange) -> str:
+    fields = [*(["name"] if change.name else []), *(["tags"] if change.tags else [])]
+    return ", ".join([*fields, *sorted(change.properties)])
+
+
+def _newer(spec: Spec, stored: StoredImage) -> str:
+    return f"version {spec.version} is newer than {stored.version}"
+
+
+def _downgrade(spec: Spec, stored: StoredImage) -> Refuse:
+    return Refuse(
+        spec,
+        ErrorKind.DOWNGRADE,
+        f"downgrade: version {spec.version} is older than {stored.version} of image {stored.id}",
+        "remove the newer image from Glance if the older one is really wanted",
+        stored,
+    )
+
+
+def _corrupted(spec: Spec, stored: StoredImage) -> Refuse:
+    return Refuse(
+        spec,
+        ErrorKind.CORRUPTED,
+        f"corrupted: version {spec.version} has other bytes than image {stored.id}"
+        " of the same version",
+        "ask the publisher: one version must not have two contents",
+        stored,
+    )
+
+
+def _name_taken_in_glance(spec: Spec, bearer: StoredImage) -> Refuse:
+    return Refuse(
+        spec,
+        ErrorKind.NAME_TAKEN,
+        f"name taken in Glance: image {bearer.id} bears the name {spec.name!r}",
+        "rename or remove that image, or run again once its own entry has renamed it",
+        bearer,
+    )
+
+
+def _ambiguous(spec: Spec, found: Sequence[StoredImage], what: str, flag: str | None) -> Refuse:
+    ids = ", ".join(f"{stored.id} ({stored.name})" for stored in found)
+    way_out = f"rename or remove it, or take it over with {flag}" if flag else "rename or remove it"
+    return Refuse(spec, ErrorKind.AMBIGUOUS, f"ambiguous: image {ids} {what}", way_out, found[0])
+
+
+def _place(spec: Spec) -> str:
+    if spec.origin.list_name is None:
+        return spec.descriptor
+    return f"{spec.descriptor} ({spec.origin.list_name}:{spec.origin.line})"
