@@ -366,6 +366,68 @@ class Measured:
     mismatched: tuple[str, ...] = ()
 
 
+# --- what became of it ---------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """What happened to one image; a result counts each of them."""
+
+    UPLOADED = "uploaded"
+    REPLACED = "replaced"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    FAILED = "failed"
+    PLANNED = "planned"
+    BUSY = "busy"
+
+
+class Integrity(StrEnum):
+    """How far the bytes of an image are proven.
+
+    ``published``: they match digests that its publisher or the operator gave. ``transport``: those
+    digests came unsigned over plain HTTP from where the image came from. ``none``: there was
+    nothing to check against. ``forced``: they did not match, and the operator said ``--force``.
+    """
+
+    PUBLISHED = "published"
+    TRANSPORT = "transport"
+    NONE = "none"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """An error as the result tells it; ``kind`` is a value of ``errors.ErrorKind``."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """One entry of the result object: what was decided for an image and what became of it."""
+
+    name: str
+    descriptor: str
+    origin: Origin
+    decision: str
+    reason: str
+    outcome: Outcome
+    image_id: str | None = None
+    backup_id: str | None = None
+    backup_path: str | None = None
+    kept_path: str | None = None
+    size_bytes: int | None = None
+    disk_format: str | None = None
+    digests: tuple[Digest, ...] = ()
+    matched: tuple[str, ...] = ()
+    integrity: Integrity | None = None
+    error: ErrorReport | None = None
+    seconds: float = 0.0
+
+
 # --- protocols ------------------------------------------------------------------------------------
 
 
@@ -469,6 +531,10 @@ class Workspace(Protocol):
 
     def discard(self, path: Path) -> None:
         """Remove a spooled file."""
+        ...
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a spool of this size fits into the work directory."""
         ...
 
     def back_up(self, file_name: str, pieces: Iterable[bytes]) -> Path:

@@ -1,0 +1,423 @@
+"""Speaks to Glance through the OpenStack SDK, and turns its answers into values at the door.
+
+Nobody else imports the SDK. The SDK's adapter is used for its login, its endpoint discovery and its
+HTTP session; documents are read as JSON, because SDK objects cost fifty times as much per listed
+image. What is sent never gets repeated behind our back: image data goes out with one request that
+follows no redirect, logs in to nothing and retries nothing, for a body that is read a second time
+becomes an active image with the wrong bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import openstack.config
+import openstack.connection
+import openstack.exceptions
+import requests
+from keystoneauth1 import exceptions as ksa
+from keystoneauth1.session import Session
+
+from glancing.errors import CloudError, ConfigError, ErrorKind, StoreError
+from glancing.model import (
+    MIB,
+    ImageChange,
+    NewImage,
+    SourceStream,
+    StoredImage,
+    UploadBody,
+    Validators,
+)
+
+_PAGE_IMAGES = 1000
+_CONNECT_RETRIES = 4
+_TIMEOUT_S = 60.0
+# After the last byte Glance may still have to hand the data to its own store.
+_UPLOAD_TIMEOUT_S = 900.0
+_PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
+# Of the fields of an image's schema these are no additional properties (Image API v2).
+_CORE_FIELDS = frozenset(
+    {
+        *("id", "name", "status", "visibility", "os_hidden", "protected", "owner", "tags"),
+        *("size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value"),
+        *("disk_format", "container_format", "min_disk", "min_ram", "created_at", "updated_at"),
+        *("self", "file", "schema", "direct_url", "locations", "stores"),
+    }
+)
+_STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
+    {
+        401: ErrorKind.LOGIN_REFUSED,
+        403: ErrorKind.FORBIDDEN,
+        413: ErrorKind.QUOTA_EXCEEDED,
+        415: ErrorKind.REJECTED_FORMAT,
+    }
+)
+# 401: the token ran out; 404, 409 and 410: our record is gone or in another state. A new record
+# and a fresh body may do.
+_TRANSIENT_STATUS = frozenset({401, 404, 408, 409, 410, 429, 500, 502, 503, 504})
+
+
+def connect() -> GlanceStore:
+    """Log in with the ``OS_*`` variables or ``clouds.yaml`` and find the image service.
+
+    Raises ConfigError when no cloud is configured, CloudError when it cannot be used.
+    """
+    try:
+        connection = openstack.connection.Connection(config=_cloud_region())
+        project_id = connection.session.get_project_id()
+        images = connection.image
+        images.get_endpoint_data()
+    except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
+        raise ConfigError(f"the cloud's credentials are incomplete: {error}", hint=_HOW) from error
+    except openstack.exceptions.ConfigException as error:
+        raise ConfigError(f"no cloud is configured: {error}", hint=_HOW) from error
+    except (ksa.Unauthorized, ksa.Forbidden) as error:
+        raise _login_refused(error) from error
+    except ksa.ConnectionError as error:
+        raise CloudError(
+            f"the cloud cannot be reached: {_short(str(error))}",
+            hint="check OS_AUTH_URL, OS_CACERT and the way from here to the cloud",
+        ) from error
+    except (ksa.ClientException, openstack.exceptions.SDKException) as error:
+        raise CloudError(f"the cloud cannot be used: {_short(str(error))}") from error
+    if not project_id:
+        raise CloudError(
+            "the login is not scoped to a project",
+            kind=ErrorKind.LOGIN_REFUSED,
+            hint="set OS_TENANT_NAME or OS_PROJECT_NAME",
+        )
+    return GlanceStore(images, project_id)
+
+
+_HOW = "set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and OS_TENANT_NAME, or OS_CLOUD and clouds.yaml"
+
+
+def _cloud_region() -> openstack.config.cloud_region.CloudRegion:
+    config = openstack.config.OpenStackConfig(
+        session_constructor=_RetryingSession, app_name="glancing"
+    )
+    region = config.get_one()
+    if not region.config.get("auth", {}).get("auth_url") and region.config.get("auth_type") not in (
+        "none",
+        "http_basic",
+    ):
+        raise ConfigError("no cloud is configured", hint=_HOW)
+    return region
+
+
+class _RetryingSession(Session):
+    """A session that connects again when a server closed a kept connection unannounced.
+
+    Logins are mended by this only when the session itself has the retries; in the cloud's
+    configuration they do not reach them.
+    """
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        super().__init__(*args, **{"connect_retries": _CONNECT_RETRIES, **arguments})
+
+
+def _login_refused(error: Exception) -> CloudError:
+    return CloudError(
+        f"Keystone refused the login: {_short(str(error))}",
+        kind=ErrorKind.LOGIN_REFUSED,
+        hint="check the user name, the password or application credential, and the project",
+    )
+
+
+class GlanceStore:
+    """``model.ImageStore`` over one logged-in cloud; safe to use from several threads."""
+
+    def __init__(self, adapter: Any, project_id: str) -> None:
+        self._adapter = adapter
+        self._project_id = project_id
+
+    # --- reading ---
+
+    def inventory(self) -> tuple[StoredImage, ...]:
+        """All images that our project owns: two listings, for hidden ones come separately.
+
+        Raises CloudError unless every page of both was read: nobody may decide on a part.
+        """
+        found = [
+            stored
+            for hidden in ("false", "true")
+            for stored in self._list({"owner": self._project_id, "os_hidden": hidden})
+        ]
+        return tuple(stored for stored in found if stored.owner == self._project_id)
+
+    def get(self, image_id: str) -> StoredImage | None:
+        """One image as it is now; None when there is none."""
+        response = self._call("GET", f"/images/{image_id}")
+        if response.status_code == requests.codes.not_found:
+            return None
+        _demand(response, {200}, "read the image's record")
+        return _stored(response.json())
+
+    def download(self, image: StoredImage) -> AbstractContextManager[SourceStream]:
+        """The stored bytes; the caller verifies them against the record."""
+        response = self._call("GET", f"/images/{image.id}/file", stream=True)
+        if response.status_code != requests.codes.ok:
+            with closing(response):
+                _demand(response, {200}, "download the stored image")
+        return closing(_StoredBytes(response))
+
+    def members(self, image_id: str) -> tuple[str, ...]:
+        """The projects that a shared image is shared with."""
+        response = self._call("GET", f"/images/{image_id}/members")
+        _demand(response, {200}, "list the image's members")
+        return tuple(member["member_id"] for member in response.json().get("members", ()))
+
+    # --- writing ---
+
+    def create(self, image: NewImage) -> StoredImage:
+        """Create a private, hidden record without data.
+
+        When the answer is lost the record may be there all the same: it is looked for by its name
+        and its run before anybody creates a second one.
+        """
+        document = {
+            **image.properties,
+            "name": image.name,
+            "disk_format": image.disk_format,
+            "container_format": image.container_format,
+            "visibility": "private",
+            "os_hidden": True,
+            "tags": sorted(image.tags),
+            "min_disk": image.min_disk_gib,
+            "min_ram": image.min_ram_mib,
+        }
+        try:
+            response = self._call("POST", "/images", json=document, connect_retries=0)
+        except StoreError:
+            made = self._made_without_answer(image)
+            if made is None:
+                raise
+            return made
+        _demand(response, {201}, "create the image's record")
+        return _stored(response.json())
+
+    def upload(self, image_id: str, body: UploadBody) -> None:
+        """Send the data with one request; an error of the body itself passes through."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if body.size_bytes is not None:
+            # Without it some of Glance's stores hold the whole image in memory.
+            headers["X-OpenStack-Image-Size"] = str(body.size_bytes)
+        self._renew_token()
+        response = self._call(
+            "PUT",
+            f"/images/{image_id}/file",
+            data=body,
+            headers=headers,
+            allow_reauth=False,
+            redirect=False,
+            connect_retries=0,
+            status_code_retries=0,
+            timeout=_UPLOAD_TIMEOUT_S,
+        )
+        _demand(response, {204}, "take the image's data")
+
+    def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
+        """Change the record with one PATCH: Glance does all of it or nothing."""
+        response = self._call(
+            "PATCH",
+            f"/images/{image.id}",
+            json=_operations(image, change),
+            headers={"Content-Type": _PATCH_TYPE},
+        )
+        _demand(response, {200}, "change the image's record")
+        return _stored(response.json())
+
+    def delete(self, image_id: str) -> None:
+        """Delete an image; one that is gone already is no error."""
+        response = self._call("DELETE", f"/images/{image_id}")
+        if response.status_code != requests.codes.not_found:
+            _demand(response, {204}, "delete the image")
+
+    def add_member(self, image_id: str, project_id: str) -> None:
+        """Share an image with a project; one that has it already is no error."""
+        response = self._call("POST", f"/images/{image_id}/members", json={"member": project_id})
+        if response.status_code != requests.codes.conflict:
+            _demand(response, {200}, "share the image")
+
+    # --- plumbing ---
+
+    def _list(self, filters: Mapping[str, str]) -> Iterator[StoredImage]:
+        query = {**filters, "visibility": "all", "limit": str(_PAGE_IMAGES)}
+        while True:
+            response = self._call("GET", "/images", params=query)
+            _demand(response, {200}, "list the images", error=CloudError)
+            page = response.json()
+            yield from (_stored(document) for document in page.get("images", ()))
+            marker = parse_qs(urlsplit(page.get("next") or "").query).get("marker")
+            if not marker:
+                return
+            query["marker"] = marker[0]
+
+    def _made_without_answer(self, image: NewImage) -> StoredImage | None:
+        filters = {"owner": self._project_id, "os_hidden": "true", "name": image.name}
+        run = image.properties.get("glancing_run")
+        for stored in self._list(filters):
+            if run and stored.properties.get("glancing_run") == run and stored.status == "queued":
+                return stored
+        return None
+
+    def _renew_token(self) -> None:
+        """Get a token that is good for the whole upload: it is checked when the request starts."""
+        try:
+            self._adapter.get_token()
+        except ksa.ClientException as error:
+            raise _unreachable(error) from error
+
+    def _call(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        arguments.setdefault("timeout", _TIMEOUT_S)
+        arguments.setdefault("connect_retries", _CONNECT_RETRIES)
+        try:
+            response = self._adapter.request(path, method, raise_exc=False, **arguments)
+        except (ksa.Unauthorized, ksa.Forbidden) as error:
+            raise StoreError(
+                f"Keystone refused to renew the login: {_short(str(error))}",
+                kind=ErrorKind.LOGIN_REFUSED,
+            ) from error
+        except (ksa.ClientException, requests.RequestException) as error:
+            raise _unreachable(error) from error
+        assert isinstance(response, requests.Response)  # noqa: S101 - the SDK is untyped here
+        return response
+
+
+class _StoredBytes:
+    """``model.SourceStream`` over the data of a stored image."""
+
+    end_is_proven = True
+    validators = Validators()
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        length = response.headers.get("Content-Length", "")
+        self.size_bytes = int(length) if length.isdecimal() else None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._response.iter_content(MIB // 4)
+        except requests.RequestException as error:
+            raise StoreError(
+                "the download of the stored image broke off", transient=True
+            ) from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _unreachable(error: Exception) -> StoreError:
+    return StoreError(
+        f"Glance cannot be reached: {_short(str(error))}",
+        kind=ErrorKind.CLOUD_UNREACHABLE,
+        transient=True,
+    )
+
+
+def _demand(
+    response: requests.Response,
+    statuses: set[int],
+    task: str,
+    error: type[StoreError] | type[CloudError] = StoreError,
+) -> None:
+    if response.status_code in statuses:
+        return
+    status = response.status_code
+    raise error(
+        f"Glance did not {task}: HTTP {status} {_short(response.text)}".rstrip(),
+        kind=_STATUS_KINDS.get(status),
+        hint=_HINTS.get(status),
+        transient=status in _TRANSIENT_STATUS,
+        retry_after_s=_retry_after_s(response),
+    )
+
+
+_HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        403: "the project's role does not allow this (a public image needs an administrator)",
+        413: "raise the image quota or Glance's size limit, or remove images that nobody needs",
+        415: "Glance itself refuses this disk format or what is inside it",
+    }
+)
+
+
+def _retry_after_s(response: requests.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+def _short(text: str) -> str:
+    """The words of an error page, without its mark-up, URLs' queries and line breaks."""
+    body = re.sub(r"(?is)<(title|head|script|style)\b.*?</\1>|<[^>]*>", " ", text)
+    without_queries = re.sub(r"\?\S*", "", body)
+    return " ".join(without_queries.split())[:300]
+
+
+def _operations(image: StoredImage, change: ImageChange) -> list[dict[str, Any]]:
+    """A JSON patch (RFC 6902); ``add`` also overwrites a property in Glance's version 2.1."""
+    fields = {
+        "name": change.name,
+        "visibility": change.visibility,
+        "os_hidden": change.hidden,
+        "protected": change.protected,
+        "tags": None if change.tags is None else sorted(change.tags),
+    }
+    replaced = [
+        {"op": "replace", "path": f"/{key}", "value": value}
+        for key, value in fields.items()
+        if value is not None
+    ]
+    added = [
+        {"op": "add", "path": _pointer(key), "value": value}
+        for key, value in change.properties.items()
+    ]
+    removed = [
+        {"op": "remove", "path": _pointer(key)}
+        for key in sorted(change.remove)
+        if key in image.properties
+    ]
+    return [*replaced, *added, *removed]
+
+
+def _pointer(key: str) -> str:
+    return "/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def _stored(document: Mapping[str, Any]) -> StoredImage:
+    properties = {
+        key: value
+        for key, value in document.items()
+        if key not in _CORE_FIELDS and isinstance(value, str)
+    }
+    return StoredImage(
+        id=document["id"],
+        name=document.get("name") or "",
+        status=document["status"],
+        visibility=document.get("visibility") or "shared",
+        hidden=bool(document.get("os_hidden")),
+        protected=bool(document.get("protected")),
+        owner=document.get("owner"),
+        size_bytes=document.get("size"),
+        checksum=document.get("checksum"),
+        hash_algorithm=document.get("os_hash_algo"),
+        hash_value=document.get("os_hash_value"),
+        disk_format=document.get("disk_format"),
+        container_format=document.get("container_format"),
+        min_disk_gib=document.get("min_disk") or 0,
+        min_ram_mib=document.get("min_ram") or 0,
+        tags=frozenset(document.get("tags", ())),
+        properties=MappingProxyType(properties),
+        created_at=_time(document.get("created_at")),
+        updated_at=_time(document.get("updated_at")),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
