@@ -141,3 +141,11 @@ class InterruptedRunError(ImageError):
     """The run was told to stop while this image was being worked on."""
 
     default_kind = ErrorKind.INTERRUPTED
+
+
+class RunInterrupted(BaseException):
+    """A signal told the whole run to stop; raised in the main thread, wherever it is."""
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        super().__init__(f"interrupted, exit code {int(exit_code)}")
+        self.exit_code = exit_code

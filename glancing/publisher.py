@@ -1,0 +1,378 @@
+"""Brings one image into Glance, or lets a new version take the place of an old one.
+
+This is where the promises are kept: no image is published before its bytes are verified, at no
+moment is there no usable image under a name that had one, and the previous version stays as a
+backup. ``Publisher.publish`` is the order of steps; each can be the last one before a crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from glancing import marks
+from glancing.errors import (
+    ErrorKind,
+    GlancingError,
+    ImageError,
+    StoreError,
+    UnsafeImageError,
+)
+from glancing.model import (
+    Clock,
+    Digest,
+    Events,
+    Expected,
+    ImageChange,
+    ImageStore,
+    Integrity,
+    LocalPath,
+    Measured,
+    Options,
+    RetryPolicy,
+    SourceStream,
+    Sources,
+    Spec,
+    State,
+    StoredImage,
+    Validators,
+    Workspace,
+)
+from glancing.pipeline import Body, Checks, Hasher, Pipeline, upload_body
+from glancing.retry import call
+
+_ATTEMPTS = 3
+_PROGRESS_S = 10.0
+_IMAGE_TIMEOUT = timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a publisher works with; all of it can be replaced by a test's own."""
+
+    sources: Sources
+    workspace: Workspace
+    clock: Clock
+    events: Events
+    stop: threading.Event
+    retry: RetryPolicy = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of one image's bytes.
+
+    ``image_id`` is None after a dry run. ``unchanged`` says that the bytes turned out to be those
+    that Glance has already, so that nothing was sent.
+    """
+
+    measured: Measured
+    integrity: Integrity
+    image_id: str | None = None
+    backup_id: str | None = None
+    backup_path: Path | None = None
+    kept_path: Path | None = None
+    unchanged: bool = False
+
+
+class _FoundEqualError(ImageError):
+    """The bytes just read are those that Glance has; the tail is not sent."""
+
+
+class Publisher:
+    """Carries out what was decided, one image at a time; safe to use from several threads."""
+
+    def __init__(
+        self,
+        store: ImageStore,
+        inventory: Iterable[StoredImage],
+        tools: Tools,
+        options: Options,
+        run_id: str,
+    ) -> None:
+        self._store = store
+        self._inventory = tuple(inventory)
+        self._tools = tools
+        self._options = options
+        self._run_id = run_id
+        reported = (stored.hash_algorithm for stored in self._inventory)
+        self._algorithms = tuple({"md5", "sha512", *filter(None, reported)})
+
+    # --- the order of steps ---
+
+    def publish(self, spec: Spec, old: StoredImage | None = None) -> Published:
+        """Make ``spec`` the image under its name; ``old`` becomes the backup.
+
+        1. copy the old image to the backup directory, verified. Crash: nothing has changed.
+        2. open the source, fill the reserve, create the record. Crash: an incoming image without
+           data, private and hidden.
+        3. send the data, verify everything, release the tail, compare Glance's own digests.
+           Crash before the tail: incoming, without data. After it: incoming, active, complete.
+        4. one PATCH publishes. Crash: two images under the name, both usable; the newer counts.
+        5. one PATCH retires the old image to ``NAME_old``.
+
+        A failure in 1 to 4 removes the incoming image and leaves the old one as it was. Raises
+        ImageError, or GlancingError where the cloud went away.
+        """
+        backup_path = self._copy(old)
+        try:
+            filled = self._repeated(spec, old)
+        except _FoundEqualError as found:
+            return self._found_equal(spec, old, found)
+        self._publish(spec, old, filled)
+        backup_id = self.retire(old).id if old else None
+        return Published(
+            measured=filled.intake.measured,
+            integrity=self._integrity(filled.intake.measured),
+            image_id=filled.stored.id,
+            backup_id=backup_id,
+            backup_path=backup_path,
+            kept_path=filled.intake.kept_path,
+        )
+
+    def check(self, spec: Spec) -> Published:
+        """Read and verify everything as ``publish`` would, and change nothing."""
+        with self._intake(spec, spool=self._options.spool) as intake:
+            for _ in self._watched(intake.pipeline, spec):
+                pass
+            measured = intake.measured
+            return Published(measured, self._integrity(measured), kept_path=intake.kept_path)
+
+    def update(self, stored: StoredImage, change: ImageChange) -> None:
+        """Change name or properties of an image whose bytes are right."""
+        self._store.update(stored, change)
+
+    def retire(self, stored: StoredImage) -> StoredImage:
+        """Make an image the previous version; the one that was so far gets a dated name first."""
+        name = marks.backup_name(stored.name)
+        for earlier in self._inventory:
+            if earlier.name == name and (earlier.state == State.BACKUP or earlier.marked):
+                dated = marks.older_backup_name(stored.name, self._tools.clock.now())
+                self._store.update(earlier, ImageChange(name=dated))
+        return self._store.update(stored, marks.retire_change(stored, name))
+
+    # --- step 1: the copy in the backup directory ---
+
+    def _copy(self, old: StoredImage | None) -> Path | None:
+        if old is None or not self._options.backup:
+            return None
+        file_name = marks.backup_file_name(old.name, old.id, old.disk_format or "raw")
+        try:
+            with self._store.download(old) as stream:
+                path = self._tools.workspace.back_up(file_name, _proven(old, stream))
+        except GlancingError as error:
+            raise StoreError(
+                f"image {old.id} could not be copied to the backup directory: {error.message}",
+                kind=ErrorKind.BACKUP_FAILED,
+                hint=error.hint,
+                transient=error.transient,
+            ) from error
+        self._tools.events.info("backup.written", image_id=old.id, path=str(path))
+        return path
+
+    # --- steps 2 and 3: a new image with verified data ---
+
+    def _repeated(self, spec: Spec, old: StoredImage | None) -> _Filled:
+        """Fill an image, again from the start where something passing came in between.
+
+        From the second attempt on the image is spooled where there is room, so that trouble with
+        Glance does not cost another download each time.
+        """
+        failed: list[GlancingError] = []
+
+        def attempt() -> _Filled:
+            return self._fill(spec, old, spool=self._options.spool or self._may_spool(spec, failed))
+
+        def note(error: GlancingError, attempt: int, wait_s: float) -> None:
+            failed.append(error)
+            self._tools.events.warning(
+                "image.retried",
+                name=spec.name,
+                attempt=attempt,
+                wait_s=round(wait_s, 1),
+                reason=error.message,
+            )
+
+        return call(
+            self._tools.retry,
+            attempt,
+            stop=self._tools.stop,
+            on_retry=note,
+            attempts_for=_worth,
+        )
+
+    def _may_spool(self, spec: Spec, failed: Sequence[GlancingError]) -> bool:
+        size_bytes = spec.expected.image_size_bytes or spec.expected.published_size_bytes
+        upload_broke = any(isinstance(error, StoreError) for error in failed)
+        return bool(upload_broke and size_bytes and self._tools.workspace.has_room(size_bytes))
+
+    def _fill(self, spec: Spec, old: StoredImage | None, *, spool: bool) -> _Filled:
+        with self._intake(spec, spool=spool) as intake, closing(self._body(intake, old)) as body:
+            body.wait_ready()
+            record = self._create(spec, old, intake)
+            try:
+                self._send(record, body)
+                return _Filled(self._confirmed(record, intake.measured), intake)
+            except BaseException:
+                self._remove(record)
+                raise
+
+    def _create(self, spec: Spec, old: StoredImage | None, intake: _Intake) -> StoredImage:
+        deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
+        disk_format = intake.disk_format()
+        return self._store.create(
+            marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
+        )
+
+    def _send(self, record: StoredImage, body: Body) -> None:
+        try:
+            self._store.upload(record.id, body)
+        except GlancingError:
+            if body.error is not None:  # the request broke off because the body did
+                raise body.error from None
+            raise
+
+    def _body(self, intake: _Intake, old: StoredImage | None) -> Body:
+        def gate() -> None:
+            if old is not None and _same_bytes(intake.measured, old):
+                raise _FoundEqualError("the bytes are those of the stored image")
+            intake.require_format()
+
+        return upload_body(
+            self._watched(intake.pipeline, intake.spec),
+            intake.image_size_bytes,
+            gate=gate,
+            on_close=intake.stream.close,
+            stop=self._tools.stop,
+        )
+
+    def _confirmed(self, record: StoredImage, measured: Measured) -> StoredImage:
+        """The filled image, once Glance's own size and digests are those that we computed."""
+        stored = self._store.get(record.id)
+        if stored is None or stored.status != "active":
+            status = stored.status if stored else "gone"
+            raise StoreError(f"after its upload the image is {status}", transient=True)
+        if stored.size_bytes == measured.image_size_bytes and _same_bytes(measured, stored):
+            return stored
+        raise StoreError(
+            "Glance stored other bytes than were sent: "
+            f"{_told(stored.digests, stored.size_bytes)}, computed "
+            f"{_told(measured.image, measured.image_size_bytes)}",
+            kind=ErrorKind.STORED_WRONG,
+            transient=True,
+        )
+
+    # --- step 4 ---
+
+    def _publish(self, spec: Spec, old: StoredImage | None, filled: _Filled) -> None:
+        intake = filled.intake
+        found = marks.measured_properties(
+            intake.measured,
+            intake.validators,
+            self._integrity(intake.measured).value,
+            self._run_id,
+        )
+        try:
+            self._store.update(filled.stored, marks.publish_change(spec, old, found))
+        except BaseException:
+            self._remove(filled.stored)
+            raise
+        self._share(old, filled.stored.id)
+
+    def _share(self, old: StoredImage | None, image_id: str) -> None:
+        """Share the new image with those the old one was shared with; accepting it is theirs."""
+        if old is None or old.visibility != "shared":
+            return
+        members = self._store.members(old.id)
+        for project_id in members:
+            self._store.add_member(image_id, project_id)
+        if members:
+            self._tools.events.info(
+                "image.shared", image_id=image_id, projects=len(members), accepted_by_them=False
+            )
+
+    def _found_equal(
+        self, spec: Spec, old: StoredImage | None, found: _FoundEqualError
+    ) -> Published:
+        raise NotImplementedError
+
+    def _remove(self, record: StoredImage) -> None:
+        """Take away what was not published; a record that stays is removed by a later run."""
+        try:
+            self._store.delete(record.id)
+        except GlancingError as error:
+            self._tools.events.warning(
+                "image.incoming_left", image_id=record.id, reason=error.message
+            )
+
+    # --- the source, read directly or by way of the work directory ---
+
+    @contextmanager
+    def _intake(self, spec: Spec, *, spool: bool) -> Iterator[_Intake]:
+        with ExitStack() as stack:
+            stream = stack.enter_context(self._open(spec))
+            pipeline = Pipeline(stream, self._checks(spec))
+            intake = _Intake(spec, stream, pipeline, stream.validators)
+            yield stack.enter_context(self._spooled(intake)) if spool else intake
+
+    @contextmanager
+    def _open(self, spec: Spec) -> Iterator[SourceStream]:
+        with self._tools.sources.open(spec.sources[0]) as stream:
+            yield stream
+
+    @contextmanager
+    def _spooled(self, direct: _Intake) -> Iterator[_Intake]:
+        """Verify the whole image into the work directory, and read it from there."""
+        workspace, spec = self._tools.workspace, direct.spec
+        path = workspace.spool(
+            spec.name, self._watched(direct.pipeline, spec), direct.image_size_bytes
+        )
+        first = direct.measured
+        self._tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
+        try:
+            with self._tools.sources.open(LocalPath(path)) as stream:
+                pipeline = Pipeline(stream, self._checks_of_spool(first))
+                kept = path if self._options.keep_temps else None
+                yield _Intake(spec, stream, pipeline, direct.validators, first, kept)
+        finally:
+            if not self._options.keep_temps:
+                workspace.discard(path)
+
+    def _checks(self, spec: Spec) -> Checks:
+        options = self._options
+        return Checks(
+            expected=spec.expected,
+            image_algorithms=self._algorithms,
+            force=options.force,
+            verify_digests=options.verify_digests,
+            operator_disk_format=options.disk_format,
+            max_size_bytes=options.max_size_bytes,
+        )
+
+    def _checks_of_spool(self, first: Measured) -> Checks:
+        expected = Expected(
+            image=first.image,
+            image_size_bytes=first.image_size_bytes,
+            disk_format=first.disk_format,
+        )
+        return Checks(expected=expected, image_algorithms=self._algorithms)
+
+    def _integrity(self, measured: Measured) -> Integrity:
+        if measured.mismatched:
+            return Integrity.FORCED
+        return Integrity.PUBLISHED if measured.matched else Integrity.NONE
+
+    def _watched(self, pieces: Iterable[bytes], spec: Spec) -> Iterator[bytes]:
+        """Say from time to time that a long transfer is alive."""
+        clock, done_bytes = self._tools.clock, 0
+        told_s = clock.monotonic_s()
+        for piece in pieces:
+            done_bytes += len(piece)
+            if clock.monotonic_s() - told_s >= _PROGRESS_S:
+                told_s = clock.monotonic_s()
+                self._tools.events.info("image.progressed", name=spec.name, done_bytes=done_bytes)
+            yield piece
