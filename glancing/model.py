@@ -84,12 +84,47 @@ class Origin:
 # --- what is wanted -------------------------------------------------------------------------------
 
 
+HEX_LENGTHS: Mapping[str, int] = MappingProxyType(
+    {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
+)
+"""The algorithms that are read and computed, weakest first, and the length of a value in digits."""
+
+
+def algorithm_named(label: str) -> str | None:
+    """The hashlib name of an algorithm as publishers write it: ``SHA-256``, ``sha2-256``, ``MD5``.
+
+    None for everything that is not in ``HEX_LENGTHS``.
+    """
+    name = label.strip().lower().replace("sha2-", "sha").replace("-", "").replace("_", "")
+    return name if name in HEX_LENGTHS else None
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
     """A digest: its hashlib name and its value in lower-case hexadecimal."""
 
     algorithm: str
     value: str
+
+    @classmethod
+    def parse(cls, label: str | None, value: str) -> Digest:
+        """A digest as published; without a label, its length means the common algorithm.
+
+        ValueError, with a message for people, when the algorithm is unknown, the value is not
+        hexadecimal or the two contradict each other.
+        """
+        digits = value.strip().lower()
+        if not digits or not set(digits) <= set("0123456789abcdef"):
+            raise ValueError("it is not hexadecimal")
+        by_length = {length: name for name, length in HEX_LENGTHS.items()}
+        algorithm = by_length.get(len(digits)) if label is None else algorithm_named(label)
+        if algorithm is None:
+            what = f"{len(digits)} digits" if label is None else f"the name {label!r}"
+            raise ValueError(f"no known algorithm has {what}")
+        length = HEX_LENGTHS[algorithm]
+        if len(digits) != length:
+            raise ValueError(f"{algorithm} has {length} hexadecimal digits, not {len(digits)}")
+        return cls(algorithm, digits)
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.value}"
@@ -602,4 +637,4 @@ class RetryPolicy:
     longest_wait_s: float = 60.0
 
 
-ALGORITHMS: Sequence[str] = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+ALGORITHMS: Sequence[str] = tuple(HEX_LENGTHS)
