@@ -133,6 +133,13 @@ class Inspector:
         disk_format, virtual_size_bytes = self._decided
         return disk_format, virtual_size_bytes or self._raw_size(disk_format)
 
+    @property
+    def likely_format(self) -> str | None:
+        """The format by what was fed so far; ``finish`` has the last word. None: not known yet."""
+        if self._decided:
+            return self._decided[0]
+        return _agree("vmdk", self._wanted) if self._head.startswith(_VMDK_MAGIC) else None
+
     def _raw_size(self, disk_format: str) -> int:
         return self._size_bytes if disk_format == "raw" or disk_format in _BARE else 0
 

@@ -164,7 +164,8 @@ class Pipeline:
     3. for every piece: count and hash as published, decompress, count and hash as image, inspect
     4. at the end: sizes, digests, format; only then the iteration ends normally
 
-    ``measured`` is there once the iteration has ended. Raises VerificationError,
+    ``start`` does the first two and may be called before, for who needs to know the image's size
+    in advance. ``measured`` is there once the iteration has ended. Raises VerificationError,
     UnsafeImageError, DownloadError (also ``unverifiable``), and whatever the stream raises.
     """
 
@@ -172,9 +173,13 @@ class Pipeline:
         self._stream = stream
         self._checks = checks
         self._begun = False
+        self._pieces: Iterator[bytes] | None = None
+        self._inspector: Inspector | None = None
         self._measured: Measured | None = None
         expected = checks.expected if checks.verify_digests else _without_digests(checks.expected)
         self._expected = expected
+        self._published = _Side("published file", checks, expected.published_size_bytes)
+        self._compression = Compression.NONE
         either = tuple(each.algorithm for each in expected.either)
         self._published_algorithms = (
             *checks.published_algorithms,
@@ -200,45 +205,70 @@ class Pipeline:
         self._begun = True
         return self._run()
 
-    def _run(self) -> Iterator[bytes]:
-        self._check_announced()
-        published = _Side("published file", self._checks, self._expected.published_size_bytes)
-        pieces = published.limited(self._stream)
-        head, pieces = _peek(pieces)
-        compression = self._compression(head)
-        if compression is Compression.NONE:
-            yield from self._run_plain(pieces, published)
-        else:
-            yield from self._run_compressed(pieces, published, compression)
+    @property
+    def image_size_bytes(self) -> int | None:
+        """How large the image is going to be, as far as that is certain after ``start``.
 
-    def _run_plain(self, pieces: Iterator[bytes], published: _Side) -> Iterator[bytes]:
+        A source's own announcement holds for an image that is not compressed; what a list says
+        does not when the operator forces the import.
+        """
+        if self._compression is Compression.NONE and self._stream.size_bytes is not None:
+            return self._stream.size_bytes
+        return None if self._checks.force else self._expected.image_size_bytes
+
+    @property
+    def likely_format(self) -> str | None:
+        """The disk format by the bytes read so far; None while they do not tell."""
+        if self._measured is not None:
+            return self._measured.disk_format
+        return self._inspector.likely_format if self._inspector else None
+
+    def start(self) -> None:
+        """Read the first bytes; raises what is wrong already. Safe more than once."""
+        if self._pieces is not None:
+            return
+        self._check_announced()
+        head, self._pieces = _peek(self._published.limited(self._stream))
+        self._compression = self._compression_of(head)
+
+    def _run(self) -> Iterator[bytes]:
+        self.start()
+        if self._compression is Compression.NONE:
+            yield from self._run_plain()
+        else:
+            yield from self._run_compressed()
+
+    def _run_plain(self) -> Iterator[bytes]:
         """Published file and image are the same bytes: nothing is computed twice."""
         self._check_announced_image()
         image = _Side("image", self._checks, self._expected.image_size_bytes)
         algorithms = self._published_algorithms + self._image_algorithms
         with Hasher(algorithms) as hasher:
-            yield from self._inspected(image.limited(pieces), hasher)
+            yield from self._inspected(image.limited(self._all_pieces()), hasher)
             digests = hasher.digests()
-        wanted = dict.fromkeys
-        published.digests = _pick(digests, wanted(self._published_algorithms))
-        image.digests = _pick(digests, wanted(self._image_algorithms))
-        self._conclude(published, image, Compression.NONE)
+        self._published.digests = _pick(digests, dict.fromkeys(self._published_algorithms))
+        image.digests = _pick(digests, dict.fromkeys(self._image_algorithms))
+        self._conclude(image)
 
-    def _run_compressed(
-        self, pieces: Iterator[bytes], published: _Side, compression: Compression
-    ) -> Iterator[bytes]:
+    def _run_compressed(self) -> Iterator[bytes]:
         image = _Side("image", self._checks, self._expected.image_size_bytes)
         with Hasher(self._published_algorithms) as outer, Hasher(self._image_algorithms) as inner:
-            unpacked = decompress(_hashed(pieces, outer), compression, self._output_limit())
+            hashed = _hashed(self._all_pieces(), outer)
+            unpacked = decompress(hashed, self._compression, self._output_limit())
             yield from self._inspected(image.limited(unpacked), inner)
-            published.digests = outer.digests()
+            self._published.digests = outer.digests()
             image.digests = inner.digests()
-        self._conclude(published, image, compression)
+        self._conclude(image)
+
+    def _all_pieces(self) -> Iterator[bytes]:
+        assert self._pieces is not None  # noqa: S101 - start() was called
+        return self._pieces
 
     def _inspected(self, pieces: Iterator[bytes], hasher: Hasher) -> Iterator[bytes]:
-        self._inspector = Inspector(self._expected.disk_format, self._checks.operator_disk_format)
+        inspector = Inspector(self._expected.disk_format, self._checks.operator_disk_format)
+        self._inspector = inspector
         for piece in _hashed(pieces, hasher):
-            self._inspector.feed(piece)
+            inspector.feed(piece)
             yield piece
 
     # checks before and while reading
@@ -269,7 +299,7 @@ class Pipeline:
             kind=ErrorKind.WRONG_SIZE,
         )
 
-    def _compression(self, head: bytes) -> Compression:
+    def _compression_of(self, head: bytes) -> Compression:
         if not head:
             raise VerificationError("the published file is empty", kind=ErrorKind.EMPTY)
         declared, found = self._expected.compression, sniff(head)
@@ -288,8 +318,9 @@ class Pipeline:
 
     # checks at the end
 
-    def _conclude(self, published: _Side, image: _Side, compression: Compression) -> None:
-        verdict = _Verdict()
+    def _conclude(self, image: _Side) -> None:
+        assert self._inspector is not None  # noqa: S101 - every piece went by it
+        published, verdict = self._published, _Verdict()
         announced = self._stream.size_bytes
         if announced is not None and announced != published.size_bytes:
             raise DownloadError(
@@ -312,7 +343,7 @@ class Pipeline:
             image=image.digests,
             published_size_bytes=published.size_bytes,
             image_size_bytes=image.size_bytes,
-            compression=compression,
+            compression=self._compression,
             disk_format=disk_format,
             virtual_size_bytes=virtual_size_bytes,
             matched=tuple(verdict.matched),
