@@ -38,6 +38,7 @@ class ErrorKind(StrEnum):
     FORBIDDEN_ADDRESS = "forbidden-address"
     STALLED = "stalled"
     INCOMPLETE = "incomplete"
+    CHANGED = "changed"
     UNVERIFIABLE = "unverifiable"
     TOO_LARGE = "too-large"
     WRONG_DIGEST = "wrong-digest"

@@ -16,6 +16,7 @@ from glancing.model import (
     ALGORITHMS,
     PROPERTY_PREFIX,
     TAG,
+    Compression,
     Digest,
     ImageChange,
     Location,
@@ -73,7 +74,7 @@ def kept_published(stored: StoredImage) -> tuple[Digest, ...]:
 
 
 def kept_image(stored: StoredImage) -> tuple[Digest, ...]:
-    """Digests of the image that were computed at upload and that Glance does not compute."""
+    """Digests of the image that were computed when it was uploaded."""
     return parse_digests(stored.properties.get("glancing_image"))
 
 
@@ -93,9 +94,11 @@ def wanted_properties(spec: Spec) -> dict[str, str]:
 def measured_properties(
     measured: Measured, validators: Validators, integrity: str, run_id: str
 ) -> dict[str, str]:
-    """The properties that only the bytes can give; they are of the published image."""
+    """The properties that only the bytes can give."""
+    plain = measured.compression is Compression.NONE
+    published = {*measured.published, *(measured.image if plain else ())}
     found = {
-        "glancing_published": format_digests(measured.published),
+        "glancing_published": format_digests(published),
         "glancing_image": format_digests(measured.image),
         "glancing_validators": str(validators)[:_MAX_VALUE_CHARACTERS],
         "glancing_integrity": integrity,

@@ -572,8 +572,8 @@ class Workspace(Protocol):
         """Whether a spool of this size fits into the work directory."""
         ...
 
-    def back_up(self, file_name: str, pieces: Iterable[bytes]) -> Path:
-        """Write pieces to the backup directory: ``.part``, flush to disk, then rename."""
+    def back_up(self, image: StoredImage, pieces: Iterable[bytes]) -> Path:
+        """Write an image's pieces to the backup directory: ``.part``, flush, then rename."""
         ...
 
 

@@ -8,11 +8,12 @@ backup. ``Publisher.publish`` is the order of steps; each can be the last one be
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from glancing import marks
 from glancing.errors import (
@@ -34,8 +35,8 @@ from glancing.model import (
     Measured,
     Options,
     RetryPolicy,
-    SourceStream,
     Sources,
+    SourceStream,
     Spec,
     State,
     StoredImage,
@@ -59,7 +60,7 @@ class Tools:
     clock: Clock
     events: Events
     stop: threading.Event
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Published:
 
 class _FoundEqualError(ImageError):
     """The bytes just read are those that Glance has; the tail is not sent."""
+
+    def __init__(self, intake: _Intake, stored: StoredImage) -> None:
+        super().__init__("the bytes are those of the stored image")
+        self.intake = intake
+        self.stored = stored
 
 
 class Publisher:
@@ -122,14 +128,15 @@ class Publisher:
         try:
             filled = self._repeated(spec, old)
         except _FoundEqualError as found:
-            return self._found_equal(spec, old, found)
+            return self._leave(found.intake, found.stored)
         self._publish(spec, old, filled)
-        backup_id = self.retire(old).id if old else None
+        if old is not None:
+            self.retire(old)
         return Published(
             measured=filled.intake.measured,
-            integrity=self._integrity(filled.intake.measured),
+            integrity=_integrity(filled.intake.measured),
             image_id=filled.stored.id,
-            backup_id=backup_id,
+            backup_id=old.id if old else None,
             backup_path=backup_path,
             kept_path=filled.intake.kept_path,
         )
@@ -140,7 +147,7 @@ class Publisher:
             for _ in self._watched(intake.pipeline, spec):
                 pass
             measured = intake.measured
-            return Published(measured, self._integrity(measured), kept_path=intake.kept_path)
+            return Published(measured, _integrity(measured), kept_path=intake.kept_path)
 
     def update(self, stored: StoredImage, change: ImageChange) -> None:
         """Change name or properties of an image whose bytes are right."""
@@ -160,10 +167,9 @@ class Publisher:
     def _copy(self, old: StoredImage | None) -> Path | None:
         if old is None or not self._options.backup:
             return None
-        file_name = marks.backup_file_name(old.name, old.id, old.disk_format or "raw")
         try:
             with self._store.download(old) as stream:
-                path = self._tools.workspace.back_up(file_name, _proven(old, stream))
+                path = self._tools.workspace.back_up(old, _proven(old, stream))
         except GlancingError as error:
             raise StoreError(
                 f"image {old.id} could not be copied to the backup directory: {error.message}",
@@ -223,7 +229,7 @@ class Publisher:
 
     def _create(self, spec: Spec, old: StoredImage | None, intake: _Intake) -> StoredImage:
         deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
-        disk_format = intake.disk_format()
+        disk_format = intake.announce_format()
         return self._store.create(
             marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
         )
@@ -239,12 +245,12 @@ class Publisher:
     def _body(self, intake: _Intake, old: StoredImage | None) -> Body:
         def gate() -> None:
             if old is not None and _same_bytes(intake.measured, old):
-                raise _FoundEqualError("the bytes are those of the stored image")
-            intake.require_format()
+                raise _FoundEqualError(intake, old)
+            intake.require_announced_format()
 
         return upload_body(
             self._watched(intake.pipeline, intake.spec),
-            intake.image_size_bytes,
+            intake.pipeline.image_size_bytes,
             gate=gate,
             on_close=intake.stream.close,
             stop=self._tools.stop,
@@ -269,15 +275,9 @@ class Publisher:
     # --- step 4 ---
 
     def _publish(self, spec: Spec, old: StoredImage | None, filled: _Filled) -> None:
-        intake = filled.intake
-        found = marks.measured_properties(
-            intake.measured,
-            intake.validators,
-            self._integrity(intake.measured).value,
-            self._run_id,
-        )
+        change = marks.publish_change(spec, old, self._found(filled.intake))
         try:
-            self._store.update(filled.stored, marks.publish_change(spec, old, found))
+            self._store.update(filled.stored, change)
         except BaseException:
             self._remove(filled.stored)
             raise
@@ -295,10 +295,37 @@ class Publisher:
                 "image.shared", image_id=image_id, projects=len(members), accepted_by_them=False
             )
 
-    def _found_equal(
-        self, spec: Spec, old: StoredImage | None, found: _FoundEqualError
-    ) -> Published:
-        raise NotImplementedError
+    def _leave(self, intake: _Intake, stored: StoredImage) -> Published:
+        """Keep an image whose bytes turned out to be the same, and note what was learnt.
+
+        With the source's validators and digests kept, the next run need not read it again. Images
+        that glancing did not make are left as they are.
+        """
+        found = self._found(intake)
+        if stored.marked:
+            change = marks.update_change(intake.spec, stored)
+            properties = {**(change.properties if change else {}), **found}
+            self._store.update(
+                stored,
+                ImageChange(
+                    name=change.name if change else None,
+                    tags=change.tags if change else None,
+                    properties=MappingProxyType(properties),
+                ),
+            )
+        return Published(
+            measured=intake.measured,
+            integrity=_integrity(intake.measured),
+            image_id=stored.id,
+            kept_path=intake.kept_path,
+            unchanged=True,
+        )
+
+    def _found(self, intake: _Intake) -> dict[str, str]:
+        integrity = _integrity(intake.measured).value
+        return marks.measured_properties(
+            intake.measured, intake.validators, integrity, self._run_id
+        )
 
     def _remove(self, record: StoredImage) -> None:
         """Take away what was not published; a record that stays is removed by a later run."""
@@ -316,6 +343,7 @@ class Publisher:
         with ExitStack() as stack:
             stream = stack.enter_context(self._open(spec))
             pipeline = Pipeline(stream, self._checks(spec))
+            pipeline.start()
             intake = _Intake(spec, stream, pipeline, stream.validators)
             yield stack.enter_context(self._spooled(intake)) if spool else intake
 
@@ -329,13 +357,14 @@ class Publisher:
         """Verify the whole image into the work directory, and read it from there."""
         workspace, spec = self._tools.workspace, direct.spec
         path = workspace.spool(
-            spec.name, self._watched(direct.pipeline, spec), direct.image_size_bytes
+            spec.name, self._watched(direct.pipeline, spec), direct.pipeline.image_size_bytes
         )
         first = direct.measured
         self._tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
         try:
             with self._tools.sources.open(LocalPath(path)) as stream:
                 pipeline = Pipeline(stream, self._checks_of_spool(first))
+                pipeline.start()
                 kept = path if self._options.keep_temps else None
                 yield _Intake(spec, stream, pipeline, direct.validators, first, kept)
         finally:
@@ -361,11 +390,6 @@ class Publisher:
         )
         return Checks(expected=expected, image_algorithms=self._algorithms)
 
-    def _integrity(self, measured: Measured) -> Integrity:
-        if measured.mismatched:
-            return Integrity.FORCED
-        return Integrity.PUBLISHED if measured.matched else Integrity.NONE
-
     def _watched(self, pieces: Iterable[bytes], spec: Spec) -> Iterator[bytes]:
         """Say from time to time that a long transfer is alive."""
         clock, done_bytes = self._tools.clock, 0
@@ -376,3 +400,101 @@ class Publisher:
                 told_s = clock.monotonic_s()
                 self._tools.events.info("image.progressed", name=spec.name, done_bytes=done_bytes)
             yield piece
+
+
+# --- values of one attempt ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Intake:
+    """One image on its way in: its stream, the pass over it, and what is known of it.
+
+    ``first`` is what the pass into the work directory measured, where there was one: only that one
+    saw the published bytes.
+    """
+
+    spec: Spec
+    stream: SourceStream
+    pipeline: Pipeline
+    validators: Validators
+    first: Measured | None = None
+    kept_path: Path | None = None
+    announced_format: str | None = field(default=None, init=False)
+
+    @property
+    def measured(self) -> Measured:
+        """What was found out; RuntimeError before all of it was read and verified."""
+        return self.first or self.pipeline.measured
+
+    def announce_format(self) -> str:
+        """The disk format for the record, which Glance wants before the data."""
+        self.announced_format = self.pipeline.likely_format
+        if self.announced_format is None:
+            raise UnsafeImageError(
+                "the first bytes do not tell the disk format",
+                kind=ErrorKind.FORMAT_MISMATCH,
+                hint="--spool reads the whole image before anything is sent",
+            )
+        return self.announced_format
+
+    def require_announced_format(self) -> None:
+        """Refuse an image that turned out to be of another format than its record says."""
+        if self.announced_format in (None, self.measured.disk_format):
+            return
+        raise UnsafeImageError(
+            f"the image began like {self.announced_format} and is {self.measured.disk_format}",
+            kind=ErrorKind.FORMAT_MISMATCH,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """An incoming image whose data is in Glance and confirmed."""
+
+    stored: StoredImage
+    intake: _Intake
+
+
+def _worth(error: GlancingError) -> int:
+    """How many attempts at the whole image an error is worth.
+
+    A source has already tried again by itself, so only a change under our hands is worth it.
+    """
+    fresh_start = isinstance(error, StoreError) or error.kind is ErrorKind.CHANGED
+    return _ATTEMPTS if fresh_start else 1
+
+
+def _integrity(measured: Measured) -> Integrity:
+    if measured.mismatched:
+        return Integrity.FORCED
+    return Integrity.PUBLISHED if measured.matched else Integrity.NONE
+
+
+def _same_bytes(measured: Measured, stored: StoredImage) -> bool:
+    """Whether Glance's own digests are ours; False when there is none to compare."""
+    computed = {digest.algorithm: digest.value for digest in measured.image}
+    compared = [computed.get(each.algorithm) == each.value for each in stored.digests]
+    return bool(compared) and all(compared)
+
+
+def _proven(stored: StoredImage, stream: Iterable[bytes]) -> Iterator[bytes]:
+    """Hand pieces on, and fail at the end unless they were the stored image, all of it."""
+    if not stored.digests:
+        raise StoreError("Glance keeps no digest of it, so a copy could not be verified")
+    size_bytes = 0
+    with Hasher(digest.algorithm for digest in stored.digests) as hasher:
+        for piece in stream:
+            size_bytes += len(piece)
+            hasher.update(piece)
+            yield piece
+        computed = hasher.digests()
+    if computed != stored.digests or size_bytes != stored.size_bytes:
+        raise StoreError(
+            f"it came back with {_told(computed, size_bytes)}, "
+            f"Glance says {_told(stored.digests, stored.size_bytes)}",
+            transient=True,
+        )
+
+
+def _told(digests: Iterable[Digest], size_bytes: int | None) -> str:
+    return f"{size_bytes} bytes, {', '.join(str(digest) for digest in digests) or 'no digest'}"
