@@ -1,0 +1,268 @@
+"""Image lists of HEPiX, as EGI and CERN publish them: JSON, plain or in an S/MIME envelope.
+
+Size and digests are of the file at ``hv:uri``, compressed or not. The envelope is opened here but
+its signature is not verified; the list says whether it was signed. Whether a list has expired is
+its reader's to judge, who has a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from glancing.errors import ErrorKind, ImageListError
+from glancing.imagelist import _fields, _json
+from glancing.imagelist._text import clipped, has_control, text_bytes
+from glancing.model import Expected, Naming, Origin, Problem, Severity, Spec
+
+MAX_LIST_BYTES = _json.MAX_JSON_BYTES
+_MAX_HEADER_BYTES = 64 * 1024
+_SIGNED_PARTS = 2  # the content and its signature (RFC 1847, section 2.1)
+_SHOWN_IDENTIFIERS = 3
+_BAD = ErrorKind.BAD_LIST
+
+
+@dataclass(frozen=True, slots=True)
+class HepixList:
+    """A list that was read. Times are aware and in UTC, None where the list says none.
+
+    ``image_expires`` has the images that expire by themselves; an image that is not in it does not
+    expire. ``signed`` tells that there is a signature, not that it is good.
+    """
+
+    identifier: str
+    title: str
+    version: str
+    created: datetime | None
+    expires: datetime | None
+    signed: bool
+    specs: tuple[Spec, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    image_expires: Mapping[str, datetime] | None = None
+
+    def entry(self, identifier: str) -> Spec:
+        """The image of a ``dc:identifier``; ImageListError when it is absent or was refused."""
+        for problem in self.problems:
+            if problem.severity is Severity.ERROR and problem.descriptor == identifier:
+                raise ImageListError(problem.message, hint=problem.hint)
+        for spec in self.specs:
+            if spec.identity == identifier:
+                return spec
+        known = ", ".join(spec.identity for spec in self.specs[:_SHOWN_IDENTIFIERS])
+        raise ImageListError(
+            f"the list {self.title} has no image {clipped(identifier)} among its {len(self.specs)}",
+            hint=f"it begins with {known}" if known else None,
+        )
+
+
+def entry(
+    data: bytes, identifier: str, *, origin: Origin, naming: Naming = Naming.OS_VERSION_ARCH
+) -> Spec:
+    """One image of a list, by its ``dc:identifier`` (``import -c``); raises as ``parse`` does."""
+    return parse(data, origin=origin, naming=naming).entry(identifier)
+
+
+def parse(data: bytes, *, origin: Origin, naming: Naming = Naming.OS_VERSION_ARCH) -> HepixList:
+    """Read a list; ``origin`` says which one, the 1-based numbers of images are filled in here.
+
+    An image that cannot be read is a problem of the list, not its end. ImageListError when the
+    document is no such list.
+    """
+    payload, signed = _payload(data)
+    return _read(_Record.of(_root(payload), "the list"), signed, origin, naming)
+
+
+# --- the envelope ---------------------------------------------------------------------------------
+
+
+def _payload(data: bytes) -> tuple[bytes, bool]:
+    """The JSON inside, and whether it came in a signed envelope (RFC 8551, section 3.5.3)."""
+    if len(data) > MAX_LIST_BYTES:
+        raise ImageListError(f"the list has more than {MAX_LIST_BYTES} bytes")
+    text = text_bytes(data, "the list", _BAD).lstrip()
+    if text.startswith((b"{", b"[")):
+        return text, False
+    # What parses header fields may take long over huge ones.
+    head = text[:_MAX_HEADER_BYTES].replace(b"\r\n", b"\n").partition(b"\n\n")
+    if not head[1] or b"multipart/signed" not in head[0].lower():
+        raise ImageListError("the list is neither JSON nor an S/MIME-signed message")
+    return _content(text), True
+
+
+def _content(message_bytes: bytes) -> bytes:
+    """The first part of a ``multipart/signed`` message, decoded."""
+    # Imported here: only signed lists need it, and it takes a while.
+    from email import message_from_bytes  # noqa: PLC0415
+    from email.message import Message  # noqa: PLC0415
+
+    parts = message_from_bytes(message_bytes).get_payload()
+    if not isinstance(parts, list) or len(parts) != _SIGNED_PARTS:
+        raise ImageListError("the signed message does not have a content and a signature")
+    content = parts[0].get_payload(decode=True) if isinstance(parts[0], Message) else None
+    if not isinstance(content, bytes):
+        raise ImageListError("the signed message has no readable content")
+    return content
+
+
+def _root(payload: bytes) -> object:
+    document = _json.as_object(_json.load(payload, "the list", _BAD), "the list", _BAD)
+    if "hv:imagelist" not in document:
+        raise ImageListError("the list has no hv:imagelist: it is no HEPiX image list")
+    return document["hv:imagelist"]
+
+
+# --- the fields -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A JSON object whose fields are read by type; null and empty strings count as missing."""
+
+    fields: Mapping[str, object]
+    what: str
+
+    @classmethod
+    def of(cls, value: object, what: str) -> _Record:
+        return cls(_json.as_object(value, what, _BAD), what)
+
+    def text(self, name: str) -> str:
+        """A string, or a whole number as its digits (``hv:size`` and ``hv:version`` are both)."""
+        value = self.fields.get(name)
+        if value is None:
+            return ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            raise ImageListError(f"{name} of {self.what} is not a string")
+        if has_control(value) and name != "dc:description":
+            raise ImageListError(f"{name} of {self.what} has control characters")
+        return value.strip()
+
+    def needed(self, name: str) -> str:
+        """A string that is not empty."""
+        value = self.text(name)
+        if not value:
+            raise ImageListError(f"{self.what} has no {name}")
+        return value
+
+    def time(self, name: str) -> datetime | None:
+        """A time (RFC 3339); one without a zone is UTC."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+            return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            what = f"{name} of {self.what} is {clipped(text)!r}, no time"
+            raise ImageListError(what) from None
+
+
+def _read(record: _Record, signed: bool, origin: Origin, naming: Naming) -> HepixList:
+    identifier = record.needed("dc:identifier")
+    version, created = record.text("hv:version"), record.text("dc:date:created")
+    images = _json.as_array(record.fields.get("hv:images"), "hv:images", _BAD)
+    reader = _Reader(origin, naming, f"{identifier} {version} {created}", {}, [], {})
+    if signed:
+        reader.warn("list.signature_unchecked", "the signature of the list was not verified")
+    for number, image in enumerate(images, start=1):
+        reader.read(number, image)
+    return HepixList(
+        identifier=identifier,
+        title=record.text("dc:title"),
+        version=version,
+        created=record.time("dc:date:created"),
+        expires=record.time("dc:date:expires"),
+        signed=signed,
+        specs=tuple(reader.specs.values()),
+        problems=tuple(reader.problems),
+        image_expires=reader.expires,
+    )
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One pass over the images of a list."""
+
+    origin: Origin
+    naming: Naming
+    list_mark: str
+    specs: dict[str, Spec]
+    problems: list[Problem]
+    expires: dict[str, datetime]
+
+    def warn(self, event: str, message: str) -> None:
+        """Note something about the list as a whole."""
+        self.problems.append(Problem(Severity.WARNING, event, message, self.origin))
+
+    def read(self, number: int, value: object) -> None:
+        """Take in one image; what is wrong with it becomes a problem, never an exception."""
+        origin = Origin(self.origin.list_index, number, self.origin.list_name)
+        identifier = ""
+        try:
+            image = _image(value, number)
+            identifier = image.needed("dc:identifier")
+            self._add(image, identifier, origin)
+        except ImageListError as error:
+            what = f"image {number}: {error.message}"
+            self.problems.append(
+                Problem(Severity.ERROR, "list.entry_refused", what, origin, identifier, error.hint)
+            )
+
+    def _add(self, image: _Record, identifier: str, origin: Origin) -> None:
+        if identifier in self.specs:
+            raise ImageListError(f"dc:identifier {clipped(identifier)} stands twice in the list")
+        expires = image.time("dc:date:expires")
+        spec = _spec(image, identifier, origin, self.naming, self.list_mark)
+        self.specs[identifier] = spec
+        if expires is not None:
+            self.expires[identifier] = expires
+
+
+def _image(value: object, number: int) -> _Record:
+    holder = _Record.of(value, f"item {number} of hv:images")
+    return _Record.of(holder.fields.get("hv:image"), f"hv:image {number}")
+
+
+def _spec(image: _Record, identifier: str, origin: Origin, naming: Naming, list_mark: str) -> Spec:
+    return Spec(
+        name=_name(image, naming, identifier),
+        identity=identifier,
+        descriptor=identifier,
+        origin=origin,
+        sources=(_fields.http_url(image.needed("hv:uri")),),
+        expected=_expected(image),
+        version=image.text("hv:version") or None,
+        list_mark=list_mark,
+    )
+
+
+def _name(image: _Record, naming: Naming, identifier: str) -> str:
+    """``dc:title`` for a list, ``os-osversion-arch`` for one image, else the other."""
+    parts = "-".join(filter(None, map(image.text, ("sl:os", "sl:osversion", "sl:arch"))))
+    title = image.text("dc:title")
+    choices = (title, parts) if naming is Naming.TITLE else (parts, title)
+    return _fields.image_name(next(filter(None, choices), ""), f"image {clipped(identifier)}")
+
+
+_CHECKSUM = "sl:checksum:"
+
+
+def _expected(image: _Record) -> Expected:
+    disk_format, compression = _fields.format_and_compression(image.text("hv:format"))
+    if disk_format == "ova":
+        raise ImageListError(
+            "format OVA is not supported yet", hint="unpack it and import the disk inside"
+        )
+    checksums = [
+        (name.removeprefix(_CHECKSUM), image.text(name))
+        for name in image.fields
+        if name.startswith(_CHECKSUM)
+    ]
+    return Expected(
+        published=_fields.digests(checksums, _BAD),
+        published_size_bytes=_fields.size_bytes(image.text("hv:size"), "hv:size", _BAD),
+        compression=compression,
+        disk_format=disk_format,
+    )
