@@ -62,19 +62,11 @@ _FOREIGN = (
     (rb"COWD", "a VMware COWD disk, which Glance does not support"),
     (rb"WithoutFreeSpace|WithouFreSpacExt", "a Parallels disk, which is not supported"),
     (rb"Bochs Virtual HD Image", "a Bochs disk, which is not supported"),
-    (rb"(\xef\xbb\xbf)?\s*# disk descriptorfile", "a VMDK descriptor without its data"),
-    (rb"(\xef\xbb\xbf)?\s*<(!doctype\s|html|\?xml)", "a web page or XML text, not an image"),
+    (rb"(?i)(\xef\xbb\xbf)?\s*# disk descriptorfile", "a VMDK descriptor without its data"),
+    (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype\s|html|\?xml)", "a web page or XML text, not an image"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file that it stands for"),
 )
-_FOREIGN_PATTERNS = tuple(
-    (
-        re.compile(
-            pattern, re.DOTALL | re.IGNORECASE if b"<" in pattern or b"#" in pattern else re.S
-        ),
-        what,
-    )
-    for pattern, what in _FOREIGN
-)
+_FOREIGN_PATTERNS = tuple((re.compile(pattern, re.DOTALL), what) for pattern, what in _FOREIGN)
 
 
 class Inspector:
@@ -128,7 +120,7 @@ class Inspector:
         if not self._decided:
             self._wrapper.close()
             self._decide()
-        if not self._decided:  # pragma: no cover - a finished wrapper has always decided
+        if not self._decided:
             raise _undecidable("no inspector came to a conclusion")
         disk_format, virtual_size_bytes = self._decided
         return disk_format, virtual_size_bytes or self._raw_size(disk_format)

@@ -7,10 +7,9 @@ backup. ``Publisher.publish`` is the order of steps; each can be the last one be
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -21,46 +20,24 @@ from glancing.errors import (
     GlancingError,
     ImageError,
     StoreError,
-    UnsafeImageError,
 )
+from glancing.intake import Intake, Receiver
 from glancing.model import (
-    Clock,
     Digest,
-    Events,
-    Expected,
     ImageChange,
     ImageStore,
     Integrity,
-    LocalPath,
     Measured,
-    Options,
-    RetryPolicy,
-    Sources,
-    SourceStream,
     Spec,
     State,
     StoredImage,
-    Validators,
-    Workspace,
 )
-from glancing.pipeline import Body, Checks, Hasher, Pipeline, upload_body
+from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
 _ATTEMPTS = 3
 _PROGRESS_S = 10.0
 _IMAGE_TIMEOUT = timedelta(hours=2)
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a publisher works with; all of it can be replaced by a test's own."""
-
-    sources: Sources
-    workspace: Workspace
-    clock: Clock
-    events: Events
-    stop: threading.Event
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +60,7 @@ class Published:
 class _FoundEqualError(ImageError):
     """The bytes just read are those that Glance has; the tail is not sent."""
 
-    def __init__(self, intake: _Intake, stored: StoredImage) -> None:
+    def __init__(self, intake: Intake, stored: StoredImage) -> None:
         super().__init__("the bytes are those of the stored image")
         self.intake = intake
         self.stored = stored
@@ -96,17 +73,13 @@ class Publisher:
         self,
         store: ImageStore,
         inventory: Iterable[StoredImage],
-        tools: Tools,
-        options: Options,
+        receiver: Receiver,
         run_id: str,
     ) -> None:
         self._store = store
         self._inventory = tuple(inventory)
-        self._tools = tools
-        self._options = options
+        self._receiver = receiver
         self._run_id = run_id
-        reported = (stored.hash_algorithm for stored in self._inventory)
-        self._algorithms = tuple({"md5", "sha512", *filter(None, reported)})
 
     # --- the order of steps ---
 
@@ -134,20 +107,12 @@ class Publisher:
             self.retire(old)
         return Published(
             measured=filled.intake.measured,
-            integrity=_integrity(filled.intake.measured),
+            integrity=filled.intake.integrity,
             image_id=filled.stored.id,
             backup_id=old.id if old else None,
             backup_path=backup_path,
             kept_path=filled.intake.kept_path,
         )
-
-    def check(self, spec: Spec) -> Published:
-        """Read and verify everything as ``publish`` would, and change nothing."""
-        with self._intake(spec, spool=self._options.spool) as intake:
-            for _ in self._watched(intake.pipeline, spec):
-                pass
-            measured = intake.measured
-            return Published(measured, _integrity(measured), kept_path=intake.kept_path)
 
     def update(self, stored: StoredImage, change: ImageChange) -> None:
         """Change name or properties of an image whose bytes are right."""
@@ -158,18 +123,18 @@ class Publisher:
         name = marks.backup_name(stored.name)
         for earlier in self._inventory:
             if earlier.name == name and (earlier.state == State.BACKUP or earlier.marked):
-                dated = marks.older_backup_name(stored.name, self._tools.clock.now())
+                dated = marks.older_backup_name(stored.name, self._receiver.tools.clock.now())
                 self._store.update(earlier, ImageChange(name=dated))
         return self._store.update(stored, marks.retire_change(stored, name))
 
     # --- step 1: the copy in the backup directory ---
 
     def _copy(self, old: StoredImage | None) -> Path | None:
-        if old is None or not self._options.backup:
+        if old is None or not self._receiver.options.backup:
             return None
         try:
             with self._store.download(old) as stream:
-                path = self._tools.workspace.back_up(old, _proven(old, stream))
+                path = self._receiver.tools.workspace.back_up(old, _proven(old, stream))
         except GlancingError as error:
             raise StoreError(
                 f"image {old.id} could not be copied to the backup directory: {error.message}",
@@ -177,7 +142,7 @@ class Publisher:
                 hint=error.hint,
                 transient=error.transient,
             ) from error
-        self._tools.events.info("backup.written", image_id=old.id, path=str(path))
+        self._receiver.tools.events.info("backup.written", image_id=old.id, path=str(path))
         return path
 
     # --- steps 2 and 3: a new image with verified data ---
@@ -191,11 +156,13 @@ class Publisher:
         failed: list[GlancingError] = []
 
         def attempt() -> _Filled:
-            return self._fill(spec, old, spool=self._options.spool or self._may_spool(spec, failed))
+            return self._fill(
+                spec, old, spool=self._receiver.options.spool or self._may_spool(spec, failed)
+            )
 
         def note(error: GlancingError, attempt: int, wait_s: float) -> None:
             failed.append(error)
-            self._tools.events.warning(
+            self._receiver.tools.events.warning(
                 "image.retried",
                 name=spec.name,
                 attempt=attempt,
@@ -204,9 +171,9 @@ class Publisher:
             )
 
         return call(
-            self._tools.retry,
+            self._receiver.tools.retry,
             attempt,
-            stop=self._tools.stop,
+            stop=self._receiver.tools.stop,
             on_retry=note,
             attempts_for=_worth,
         )
@@ -214,10 +181,15 @@ class Publisher:
     def _may_spool(self, spec: Spec, failed: Sequence[GlancingError]) -> bool:
         size_bytes = spec.expected.image_size_bytes or spec.expected.published_size_bytes
         upload_broke = any(isinstance(error, StoreError) for error in failed)
-        return bool(upload_broke and size_bytes and self._tools.workspace.has_room(size_bytes))
+        return bool(
+            upload_broke and size_bytes and self._receiver.tools.workspace.has_room(size_bytes)
+        )
 
     def _fill(self, spec: Spec, old: StoredImage | None, *, spool: bool) -> _Filled:
-        with self._intake(spec, spool=spool) as intake, closing(self._body(intake, old)) as body:
+        with (
+            self._receiver.receive(spec, spool=spool) as intake,
+            closing(self._body(intake, old)) as body,
+        ):
             body.wait_ready()
             record = self._create(spec, old, intake)
             try:
@@ -227,8 +199,8 @@ class Publisher:
                 self._remove(record)
                 raise
 
-    def _create(self, spec: Spec, old: StoredImage | None, intake: _Intake) -> StoredImage:
-        deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
+    def _create(self, spec: Spec, old: StoredImage | None, intake: Intake) -> StoredImage:
+        deadline = self._receiver.tools.clock.now() + _IMAGE_TIMEOUT
         disk_format = intake.announce_format()
         return self._store.create(
             marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
@@ -242,18 +214,18 @@ class Publisher:
                 raise body.error from None
             raise
 
-    def _body(self, intake: _Intake, old: StoredImage | None) -> Body:
+    def _body(self, intake: Intake, old: StoredImage | None) -> Body:
         def gate() -> None:
             if old is not None and _same_bytes(intake.measured, old):
                 raise _FoundEqualError(intake, old)
             intake.require_announced_format()
 
         return upload_body(
-            self._watched(intake.pipeline, intake.spec),
+            intake.pieces,
             intake.pipeline.image_size_bytes,
             gate=gate,
             on_close=intake.stream.close,
-            stop=self._tools.stop,
+            stop=self._receiver.tools.stop,
         )
 
     def _confirmed(self, record: StoredImage, measured: Measured) -> StoredImage:
@@ -291,11 +263,11 @@ class Publisher:
         for project_id in members:
             self._store.add_member(image_id, project_id)
         if members:
-            self._tools.events.info(
+            self._receiver.tools.events.info(
                 "image.shared", image_id=image_id, projects=len(members), accepted_by_them=False
             )
 
-    def _leave(self, intake: _Intake, stored: StoredImage) -> Published:
+    def _leave(self, intake: Intake, stored: StoredImage) -> Published:
         """Keep an image whose bytes turned out to be the same, and note what was learnt.
 
         With the source's validators and digests kept, the next run need not read it again. Images
@@ -315,16 +287,15 @@ class Publisher:
             )
         return Published(
             measured=intake.measured,
-            integrity=_integrity(intake.measured),
+            integrity=intake.integrity,
             image_id=stored.id,
             kept_path=intake.kept_path,
             unchanged=True,
         )
 
-    def _found(self, intake: _Intake) -> dict[str, str]:
-        integrity = _integrity(intake.measured).value
+    def _found(self, intake: Intake) -> dict[str, str]:
         return marks.measured_properties(
-            intake.measured, intake.validators, integrity, self._run_id
+            intake.measured, intake.validators, intake.integrity.value, self._run_id
         )
 
     def _remove(self, record: StoredImage) -> None:
@@ -332,119 +303,9 @@ class Publisher:
         try:
             self._store.delete(record.id)
         except GlancingError as error:
-            self._tools.events.warning(
+            self._receiver.tools.events.warning(
                 "image.incoming_left", image_id=record.id, reason=error.message
             )
-
-    # --- the source, read directly or by way of the work directory ---
-
-    @contextmanager
-    def _intake(self, spec: Spec, *, spool: bool) -> Iterator[_Intake]:
-        with ExitStack() as stack:
-            stream = stack.enter_context(self._open(spec))
-            pipeline = Pipeline(stream, self._checks(spec))
-            pipeline.start()
-            intake = _Intake(spec, stream, pipeline, stream.validators)
-            yield stack.enter_context(self._spooled(intake)) if spool else intake
-
-    @contextmanager
-    def _open(self, spec: Spec) -> Iterator[SourceStream]:
-        with self._tools.sources.open(spec.sources[0]) as stream:
-            yield stream
-
-    @contextmanager
-    def _spooled(self, direct: _Intake) -> Iterator[_Intake]:
-        """Verify the whole image into the work directory, and read it from there."""
-        workspace, spec = self._tools.workspace, direct.spec
-        path = workspace.spool(
-            spec.name, self._watched(direct.pipeline, spec), direct.pipeline.image_size_bytes
-        )
-        first = direct.measured
-        self._tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
-        try:
-            with self._tools.sources.open(LocalPath(path)) as stream:
-                pipeline = Pipeline(stream, self._checks_of_spool(first))
-                pipeline.start()
-                kept = path if self._options.keep_temps else None
-                yield _Intake(spec, stream, pipeline, direct.validators, first, kept)
-        finally:
-            if not self._options.keep_temps:
-                workspace.discard(path)
-
-    def _checks(self, spec: Spec) -> Checks:
-        options = self._options
-        return Checks(
-            expected=spec.expected,
-            image_algorithms=self._algorithms,
-            force=options.force,
-            verify_digests=options.verify_digests,
-            operator_disk_format=options.disk_format,
-            max_size_bytes=options.max_size_bytes,
-        )
-
-    def _checks_of_spool(self, first: Measured) -> Checks:
-        expected = Expected(
-            image=first.image,
-            image_size_bytes=first.image_size_bytes,
-            disk_format=first.disk_format,
-        )
-        return Checks(expected=expected, image_algorithms=self._algorithms)
-
-    def _watched(self, pieces: Iterable[bytes], spec: Spec) -> Iterator[bytes]:
-        """Say from time to time that a long transfer is alive."""
-        clock, done_bytes = self._tools.clock, 0
-        told_s = clock.monotonic_s()
-        for piece in pieces:
-            done_bytes += len(piece)
-            if clock.monotonic_s() - told_s >= _PROGRESS_S:
-                told_s = clock.monotonic_s()
-                self._tools.events.info("image.progressed", name=spec.name, done_bytes=done_bytes)
-            yield piece
-
-
-# --- values of one attempt ------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Intake:
-    """One image on its way in: its stream, the pass over it, and what is known of it.
-
-    ``first`` is what the pass into the work directory measured, where there was one: only that one
-    saw the published bytes.
-    """
-
-    spec: Spec
-    stream: SourceStream
-    pipeline: Pipeline
-    validators: Validators
-    first: Measured | None = None
-    kept_path: Path | None = None
-    announced_format: str | None = field(default=None, init=False)
-
-    @property
-    def measured(self) -> Measured:
-        """What was found out; RuntimeError before all of it was read and verified."""
-        return self.first or self.pipeline.measured
-
-    def announce_format(self) -> str:
-        """The disk format for the record, which Glance wants before the data."""
-        self.announced_format = self.pipeline.likely_format
-        if self.announced_format is None:
-            raise UnsafeImageError(
-                "the first bytes do not tell the disk format",
-                kind=ErrorKind.FORMAT_MISMATCH,
-                hint="--spool reads the whole image before anything is sent",
-            )
-        return self.announced_format
-
-    def require_announced_format(self) -> None:
-        """Refuse an image that turned out to be of another format than its record says."""
-        if self.announced_format in (None, self.measured.disk_format):
-            return
-        raise UnsafeImageError(
-            f"the image began like {self.announced_format} and is {self.measured.disk_format}",
-            kind=ErrorKind.FORMAT_MISMATCH,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,7 +313,7 @@ class _Filled:
     """An incoming image whose data is in Glance and confirmed."""
 
     stored: StoredImage
-    intake: _Intake
+    intake: Intake
 
 
 def _worth(error: GlancingError) -> int:
@@ -462,12 +323,6 @@ def _worth(error: GlancingError) -> int:
     """
     fresh_start = isinstance(error, StoreError) or error.kind is ErrorKind.CHANGED
     return _ATTEMPTS if fresh_start else 1
-
-
-def _integrity(measured: Measured) -> Integrity:
-    if measured.mismatched:
-        return Integrity.FORCED
-    return Integrity.PUBLISHED if measured.matched else Integrity.NONE
 
 
 def _same_bytes(measured: Measured, stored: StoredImage) -> bool:

@@ -1,0 +1,169 @@
+"""Takes an image in: opens its source, runs the one pass over it, spools it where that is wanted.
+
+What comes out is an ``Intake``: pieces that end normally only when everything was verified, and
+afterwards what was measured. Nothing here knows Glance.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glancing.errors import ErrorKind, UnsafeImageError
+from glancing.model import (
+    Clock,
+    Events,
+    Expected,
+    Integrity,
+    LocalPath,
+    Measured,
+    Options,
+    RetryPolicy,
+    Sources,
+    SourceStream,
+    Spec,
+    Validators,
+    Workspace,
+)
+from glancing.pipeline import Checks, Pipeline
+
+_PROGRESS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a run works with; all of it can be replaced by a test's own."""
+
+    sources: Sources
+    workspace: Workspace
+    clock: Clock
+    events: Events
+    stop: threading.Event
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(slots=True)
+class Intake:
+    """One image on its way in: its stream, the pass over it, and what is known of it.
+
+    ``first`` is what the pass into the work directory measured, where there was one: only that one
+    saw the published bytes.
+    """
+
+    spec: Spec
+    stream: SourceStream
+    pipeline: Pipeline
+    pieces: Iterator[bytes]
+    validators: Validators
+    first: Measured | None = None
+    kept_path: Path | None = None
+    announced_format: str | None = field(default=None, init=False)
+
+    @property
+    def measured(self) -> Measured:
+        """What was found out; RuntimeError before all of it was read and verified."""
+        return self.first or self.pipeline.measured
+
+    @property
+    def integrity(self) -> Integrity:
+        """How far the bytes are proven; RuntimeError as for ``measured``."""
+        if self.measured.mismatched:
+            return Integrity.FORCED
+        return Integrity.PUBLISHED if self.measured.matched else Integrity.NONE
+
+    def announce_format(self) -> str:
+        """The disk format for the record, which Glance wants before the data."""
+        self.announced_format = self.pipeline.likely_format
+        if self.announced_format is None:
+            raise UnsafeImageError(
+                "the first bytes do not tell the disk format",
+                kind=ErrorKind.FORMAT_MISMATCH,
+                hint="--spool reads the whole image before anything is sent",
+            )
+        return self.announced_format
+
+    def require_announced_format(self) -> None:
+        """Refuse an image that turned out to be of another format than its record says."""
+        if self.announced_format in (None, self.measured.disk_format):
+            return
+        raise UnsafeImageError(
+            f"the image began like {self.announced_format} and is {self.measured.disk_format}",
+            kind=ErrorKind.FORMAT_MISMATCH,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Opens intakes for one run; ``algorithms`` are computed of every image in any case."""
+
+    tools: Tools
+    options: Options
+    algorithms: tuple[str, ...] = ("md5", "sha512")
+
+    def check(self, spec: Spec) -> Intake:
+        """Read and verify a whole image, and let go of its bytes; raises ImageError."""
+        with self.receive(spec, spool=self.options.spool) as intake:
+            for _ in intake.pieces:
+                pass
+            return intake
+
+    @contextmanager
+    def receive(self, spec: Spec, *, spool: bool) -> Iterator[Intake]:
+        """Open a source up to its first bytes; with ``spool``, verify it all into a file first."""
+        with ExitStack() as stack:
+            stream = stack.enter_context(self.tools.sources.open(spec.sources[0]))
+            pipeline = Pipeline(stream, self._checks(spec))
+            pipeline.start()
+            pieces = self._watched(pipeline, spec)
+            direct = Intake(spec, stream, pipeline, pieces, stream.validators)
+            yield stack.enter_context(self._spooled(direct)) if spool else direct
+
+    @contextmanager
+    def _spooled(self, direct: Intake) -> Iterator[Intake]:
+        """Verify the whole image into the work directory, and read it from there."""
+        workspace, spec = self.tools.workspace, direct.spec
+        path = workspace.spool(spec.name, direct.pieces, direct.pipeline.image_size_bytes)
+        first = direct.measured
+        self.tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
+        kept = path if self.options.keep_temps else None
+        try:
+            with self.tools.sources.open(LocalPath(path)) as stream:
+                pipeline = Pipeline(stream, self._checks_of_spool(first))
+                pipeline.start()
+                pieces = self._watched(pipeline, spec)
+                yield Intake(spec, stream, pipeline, pieces, direct.validators, first, kept)
+        finally:
+            if kept is None:
+                workspace.discard(path)
+
+    def _checks(self, spec: Spec) -> Checks:
+        return Checks(
+            expected=spec.expected,
+            image_algorithms=self.algorithms,
+            force=self.options.force,
+            verify_digests=self.options.verify_digests,
+            operator_disk_format=self.options.disk_format,
+            max_size_bytes=self.options.max_size_bytes,
+        )
+
+    def _checks_of_spool(self, first: Measured) -> Checks:
+        expected = Expected(
+            image=first.image,
+            image_size_bytes=first.image_size_bytes,
+            disk_format=first.disk_format,
+        )
+        return Checks(expected=expected, image_algorithms=self.algorithms)
+
+    def _watched(self, pieces: Iterable[bytes], spec: Spec) -> Iterator[bytes]:
+        """Say from time to time that a long transfer is alive."""
+        clock, done_bytes = self.tools.clock, 0
+        told_s = clock.monotonic_s()
+        for piece in pieces:
+            done_bytes += len(piece)
+            if clock.monotonic_s() - told_s >= _PROGRESS_S:
+                told_s = clock.monotonic_s()
+                self.tools.events.info("image.progressed", name=spec.name, done_bytes=done_bytes)
+            yield piece
