@@ -472,6 +472,8 @@ class _Client:
 
     def request(self, method: str, url: Url, headers: Mapping[str, str]) -> requests.Response:
         """The answer after redirects, whatever its status, its body unread."""
+        if not _is_http(url):
+            raise _error(url, "not an http or https address", ErrorKind.UNREACHABLE)
         auth = _OriginAuth(url)
         chain = [url]
         while True:
@@ -484,8 +486,6 @@ class _Client:
     def _send(
         self, method: str, url: Url, headers: Mapping[str, str], auth: AuthBase
     ) -> requests.Response:
-        if url.parts.scheme not in SCHEMES:
-            raise _error(url, "only http and https addresses can be read", ErrorKind.UNREACHABLE)
         try:
             return self._session.request(
                 method,
@@ -647,14 +647,14 @@ def _target(response: requests.Response, chain: list[Url], most: int) -> Url:
         # Header bytes arrive as Latin-1; addresses that are not ASCII are UTF-8 in practice.
         location = response.headers.get("Location", "").encode("latin-1").decode("utf-8")
         there = Url(urljoin(_without_user_info(here), location).partition("#")[0])
-        scheme, host = there.parts.scheme, there.parts.hostname
+        followable = _is_http(there)
     except ValueError:
         raise _refused_redirect(chain, "to something that is no address") from None
     if not location:
         raise _refused_redirect(chain, "to nowhere")
-    if scheme not in SCHEMES or not host:
+    if not followable:
         raise _refused_redirect(chain, "to something that is neither http nor https")
-    if here.parts.scheme == "https" and scheme == "http":
+    if here.parts.scheme == "https" and there.parts.scheme == "http":
         raise _refused_redirect([*chain, there], "from https to http")
     there = Url(_without_user_info(there))
     if there in chain:
@@ -667,6 +667,14 @@ def _target(response: requests.Response, chain: list[Url], most: int) -> Url:
 def _refused_redirect(chain: list[Url], reason: str) -> DownloadError:
     path = " -> ".join(url.public for url in chain)
     return DownloadError(f"{path}: redirects {reason}", kind=ErrorKind.FORBIDDEN_ADDRESS)
+
+
+def _is_http(url: Url) -> bool:
+    parts = url.parts
+    try:
+        return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _without_user_info(url: Url) -> str:
