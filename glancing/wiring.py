@@ -111,6 +111,10 @@ class Session:
         """The real tools of a run."""
         return Tools(self._sources(), directories, SystemClock(), self.events, self.stop)
 
+    def _sources(self) -> AllSources:
+        http = HttpSources(events=self.events, clock=SystemClock(), stop=self.stop)
+        return AllSources(http, LocalSources(stop=self.stop))
+
     def job(
         self,
         command: str,
