@@ -1,5 +1,6 @@
 """The sandbox as a whole: what is started in which order, and that all of it is taken down."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ from tests.sandbox.image_service import Glance, Request
 from tests.sandbox.service import SandboxError, Service
 
 LONGEST_PATH = 60
+PREFIX = "glancing-sandbox-"
+ALIVE = "alive"
 
 
 class Sandbox:
@@ -125,13 +128,33 @@ def _is_suitable(directory: Path) -> bool:
     return os.geteuid() != 0 or all(path.stat().st_mode & stat.S_IXOTH for path in above)
 
 
+def _sweep(place: Path) -> None:
+    """Remove the directories of sandboxes that were killed before they could do it.
+
+    A sandbox holds a lock on a file in its directory; the kernel lets go of it when it dies.
+    """
+    for alive in place.glob(f"{PREFIX}*/{ALIVE}"):
+        try:
+            if alive.parent.stat().st_uid != os.geteuid() or alive.parent.is_symlink():
+                continue
+            with alive.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(alive.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, or just being removed by another
+
+
 def _directory(stack: ExitStack) -> Path:
     """A new directory for everything the services write, removed in the end."""
     places = (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp"))
     place = next(filter(_is_suitable, places), None)
     if place is None:
         raise SandboxError(f"none of {', '.join(map(str, places))} can be used by the services")
-    path = Path(tempfile.mkdtemp(prefix="glancing-sandbox-", dir=place))
+    _sweep(place)
+    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     stack.callback(shutil.rmtree, path, ignore_errors=True)
     path.chmod(0o711)
+    lock = stack.enter_context((path / f"{ALIVE}.new").open("w"))
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (path / f"{ALIVE}.new").rename(path / ALIVE)
     return path
