@@ -187,7 +187,7 @@ def test_an_absent_image_is_said_with_what_there_is() -> None:
             signed(signed(hepix())), "neither|content|proper JSON|not", id="an envelope in another"
         ),
         pytest.param(
-            b"Content-Type: multipart/signed\n" + b"X: y\n" * 20_000 + b"\n{}",
+            b"X: y\n" * 20_000 + signed(hepix()),
             "neither JSON nor",
             id="endless headers",
         ),
