@@ -351,6 +351,14 @@ def test_progress_earns_new_attempts_up_to_a_bound() -> None:
     assert len(server.requests) == 6
 
 
+def test_a_cut_after_full_records_loses_nothing(sources: HttpSources) -> None:
+    """What was gathered before the cut is handed out, and the resume goes on behind it."""
+    start = head(200, transfer_encoding="chunked", **STRONG) + b"4000\r\n" + BIG[:0x4000] + b"\r\n"
+    with BadServer([start], part(0x4000, BIG, **STRONG)) as server:
+        assert download(sources, server.url()) == BIG
+    assert ranges(server) == [None, "bytes=16384-"]
+
+
 # --- stalls, stopping -----------------------------------------------------------------------------
 
 
@@ -368,7 +376,7 @@ def test_drops_now_and_then_are_a_stall_too() -> None:
     settings = HttpSettings(stall_s=60, floor_bytes=10, retry=policy)
     sources = make(settings=settings, clock=SetClock(step_s=40))  # each receive takes 40 s
     first_read = threading.Event()
-    drip = [head(200, content_length=1000), b"a", first_read, b"b", threading.Event()]
+    drip: list[Action] = [head(200, content_length=1000), b"a", first_read, b"b", threading.Event()]
     with BadServer(drip) as server, sources.open(Url(server.url())) as stream:
         pieces = iter(stream)
         assert next(pieces) == b"a"
