@@ -305,6 +305,14 @@ def test_another_part_than_asked_for_is_not_used(sources: HttpSources, content_r
     assert ranges(server) == [None, "bytes=500-", None]
 
 
+def test_a_part_that_stops_early_is_gone_on_from(sources: HttpSources) -> None:
+    """A server may send less than the range asked for (RFC 9110, section 15.3.7)."""
+    short = [head(206, content_length=200, content_range="bytes 500-699/1000"), DATA[500:700]]
+    with BadServer(cut(**STRONG), short, part(700, **STRONG)) as server:
+        assert download(sources, server.url()) == DATA
+    assert ranges(server) == [None, "bytes=500-", "bytes=700-"]
+
+
 def test_a_part_with_another_etag_is_not_used(sources: HttpSources) -> None:
     wrong = part(500, DATA[::-1], etag='"2"')
     with BadServer(cut(**STRONG), wrong, whole(**STRONG)) as server:
