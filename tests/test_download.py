@@ -359,11 +359,16 @@ def test_progress_earns_new_attempts_up_to_a_bound() -> None:
     assert len(server.requests) == 6
 
 
-def test_a_cut_after_full_records_loses_nothing(sources: HttpSources) -> None:
-    """What was gathered before the cut is handed out, and the resume goes on behind it."""
-    start = head(200, transfer_encoding="chunked", **STRONG) + b"4000\r\n" + BIG[:0x4000] + b"\r\n"
-    with BadServer([start], part(0x4000, BIG, **STRONG)) as server:
-        assert download(sources, server.url()) == BIG
+def test_a_stall_after_a_full_record_is_no_end() -> None:
+    """What was gathered is handed out, and the error behind it is not forgotten."""
+    opened = threading.Event()
+    first: list[Action] = [head(200, **STRONG), opened, BIG[:16384], threading.Event()]
+    with (
+        BadServer(first, part(16384, BIG, **STRONG)) as server,
+        make(settings=IMPATIENT).open(Url(server.url())) as stream,
+    ):
+        opened.set()
+        assert b"".join(stream) == BIG
     assert ranges(server) == [None, "bytes=16384-"]
 
 
