@@ -48,6 +48,7 @@ from glancing.retry import Patience, call
 T = TypeVar("T")
 
 PIECE_BYTES = 256 * 1024
+TLS_RECORD_BYTES = 16 * 1024  # the largest there is (RFC 8446, section 5.1)
 GZIP_MAGIC = b"\x1f\x8b"
 SCHEMES = ("http", "https")
 
@@ -400,6 +401,7 @@ class _Body:
         self._magic_due = _is_labelled_gzip(response, url) and response.status_code == HTTPStatus.OK
         self._waited_s = 0.0
         self._window_bytes = 0
+        self._postponed: DownloadError | None = None
 
     @property
     def framed(self) -> bool:
@@ -408,13 +410,32 @@ class _Body:
 
     def read(self, limit: int) -> bytes:
         """The next bytes, as soon as there are some; empty at the end; raises DownloadError."""
-        piece = self._read(limit)
+        piece = self._gather(limit)
         if self._magic_due:
             while len(piece) < len(GZIP_MAGIC) and (more := self._read(limit)):
                 piece += more
             self._magic_due = False
             self._require_magic(piece)
         return piece
+
+    def _gather(self, limit: int) -> bytes:
+        """What one receive gave, or several full TLS records, which are only 16 KiB each.
+
+        Sixteen times fewer pieces spare every later step a second or more of CPU per GiB. An error
+        in between is kept for the next call, so that no byte is lost.
+        """
+        if self._postponed:
+            raise self._postponed
+        pieces = [self._read(limit)]
+        left = limit - len(pieces[0])
+        while left and len(pieces[-1]) == TLS_RECORD_BYTES:
+            try:
+                pieces.append(self._read(left))
+            except DownloadError as error:
+                self._postponed = error
+                break
+            left -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def shut_down(self) -> None:
         """End a read that blocks in another thread."""
@@ -427,7 +448,7 @@ class _Body:
         self._raise_if_closed()
         began_s = self._clock.monotonic_s()
         try:
-            # One receive at most, so that slow bytes are seen as they come.
+            # One receive at most: a read of a fixed amount would hide a drip from the floor.
             piece: bytes = self._raw.read1(limit, decode_content=False) or b""
         except _LIBRARY_ERRORS as exc:
             self._raise_if_closed()

@@ -305,6 +305,14 @@ def test_another_part_than_asked_for_is_not_used(sources: HttpSources, content_r
     assert ranges(server) == [None, "bytes=500-", None]
 
 
+def test_a_part_that_stops_early_is_gone_on_from(sources: HttpSources) -> None:
+    """A server may send less than the range asked for (RFC 9110, section 15.3.7)."""
+    short = [head(206, content_length=200, content_range="bytes 500-699/1000"), DATA[500:700]]
+    with BadServer(cut(**STRONG), short, part(700, **STRONG)) as server:
+        assert download(sources, server.url()) == DATA
+    assert ranges(server) == [None, "bytes=500-", "bytes=700-"]
+
+
 def test_a_part_with_another_etag_is_not_used(sources: HttpSources) -> None:
     wrong = part(500, DATA[::-1], etag='"2"')
     with BadServer(cut(**STRONG), wrong, whole(**STRONG)) as server:
@@ -351,6 +359,19 @@ def test_progress_earns_new_attempts_up_to_a_bound() -> None:
     assert len(server.requests) == 6
 
 
+def test_a_stall_after_a_full_record_is_no_end() -> None:
+    """What was gathered is handed out, and the error behind it is not forgotten."""
+    opened = threading.Event()
+    first: list[Action] = [head(200, **STRONG), opened, BIG[:16384], threading.Event()]
+    with (
+        BadServer(first, part(16384, BIG, **STRONG)) as server,
+        make(settings=IMPATIENT).open(Url(server.url())) as stream,
+    ):
+        opened.set()
+        assert b"".join(stream) == BIG
+    assert ranges(server) == [None, "bytes=16384-"]
+
+
 # --- stalls, stopping -----------------------------------------------------------------------------
 
 
@@ -368,7 +389,7 @@ def test_drops_now_and_then_are_a_stall_too() -> None:
     settings = HttpSettings(stall_s=60, floor_bytes=10, retry=policy)
     sources = make(settings=settings, clock=SetClock(step_s=40))  # each receive takes 40 s
     first_read = threading.Event()
-    drip = [head(200, content_length=1000), b"a", first_read, b"b", threading.Event()]
+    drip: list[Action] = [head(200, content_length=1000), b"a", first_read, b"b", threading.Event()]
     with BadServer(drip) as server, sources.open(Url(server.url())) as stream:
         pieces = iter(stream)
         assert next(pieces) == b"a"
