@@ -56,13 +56,14 @@ def zipped(
     return packed.getvalue()
 
 
-def zipped_as_stream(*, zip64: bool = False) -> bytes:
+def zipped_as_stream(*, zip64: bool = False, members: int = 1) -> bytes:
     packed = Unseekable()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        info = zipfile.ZipInfo("disk.raw")
-        info.compress_type = zipfile.ZIP_DEFLATED
-        with archive.open(info, "w", force_zip64=zip64) as member:
-            member.write(PLAIN)
+        for number in range(members):
+            info = zipfile.ZipInfo(f"disk{number}.raw")
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=zip64) as member:
+                member.write(PLAIN)
     return packed.written.getvalue()
 
 
@@ -372,6 +373,7 @@ LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 BAD_ZIPS = {
     "no member": (struct.pack("<4s4H2IH", END, 0, 0, 0, 0, 0, 0, 0), "holds no file"),
     "two members": (zipped(ONE, TWO), "more than one"),
+    "two members, as a stream": (zipped_as_stream(members=2), "more than one"),
     "overlap": (overlapped(), "more than one"),
     "directory": (zipped((zipfile.ZipInfo("a/"), b"")), "directory"),
     "directory by its mode": (zipped((typed("a", stat.S_IFDIR), b"")), "directory"),

@@ -245,6 +245,15 @@ def test_a_long_stream_optimised_vmdk_is_judged_by_its_footer() -> None:
         inspect(bytes(lying), "vmdk")
 
 
+@pytest.mark.parametrize("last_bytes", [1, 100, 512, 1000, 1535, 1536, 2000])
+def test_a_footer_may_come_in_two_pieces(last_bytes: int) -> None:
+    data = images.vmdk("streamOptimized", grains=images.noise(3 * images.MIB))
+    inspector = Inspector("vmdk")
+    inspector.feed(data[:-last_bytes])
+    inspector.feed(data[-last_bytes:])
+    assert inspector.finish() == ("vmdk", images.DISK_BYTES)
+
+
 def test_text_that_only_looks_like_a_descriptor_is_refused() -> None:
     """The inspector of oslo.utils trips over it; a verdict is needed all the same."""
     with pytest.raises(UnsafeImageError) as caught:
