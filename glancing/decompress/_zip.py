@@ -169,18 +169,14 @@ def _stored(data: Input, local: _Local, facts: _Facts) -> Iterator[bytes]:
 def _inflated(data: Input, facts: _Facts, output_bytes: int) -> Iterator[bytes]:
     begin = data.consumed_bytes
     inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    full = False
     while not inflate.eof:
-        fed = inflate.unconsumed_tail
-        if not fed and not full:
-            fed = data.take()
-            if not fed:
-                raise cut_short(Compression.ZIP)
+        fed = inflate.unconsumed_tail or data.take()
+        if not fed:  # a whole archive goes on after its data, even when zlib has output left
+            raise cut_short(Compression.ZIP)
         try:
             output = inflate.decompress(fed, output_bytes)
         except zlib.error as error:
             raise _bad(str(error)) from error
-        full = len(output) == output_bytes
         if output:
             yield facts.count(output)
     data.give_back(inflate.unused_data)
@@ -207,10 +203,10 @@ def _skip_descriptor(data: Input, facts: _Facts) -> None:
     seen = b""
     for form in sorted((struct.pack("<3I", *narrow), struct.pack("<IQQ", *facts.triple)), key=len):
         for descriptor in (form, _DESCRIPTOR + form):
-            wanted = descriptor + _CENTRAL
-            seen += data.read_exactly(len(wanted) - len(seen))
-            if seen[: len(wanted)] == wanted:
-                data.give_back(seen[len(descriptor) :])
+            seen += data.read_exactly(len(descriptor) + 4 - len(seen))
+            follows = seen[len(descriptor) :]
+            if seen.startswith(descriptor) and follows in (_CENTRAL, _LOCAL):
+                data.give_back(follows)
                 return
     raise _bad("its checksum or size is not the one announced after the data")
 
@@ -222,7 +218,7 @@ def _check_central(data: Input, local: _Local, facts: _Facts) -> None:
         raise _refused("it holds more than one member")
     if signature != _CENTRAL:
         raise _bad("its directory does not follow its only member")
-    (made_by, _, flags, method, _, _, crc, packed, size, *rest) = struct.unpack(
+    (_, _, flags, method, _, _, crc, packed, size, *rest) = struct.unpack(
         "<6H3I5H2I", _read(data, 42)
     )
     name_bytes, extra_bytes, comment_bytes, disk, _, attributes, offset = rest
@@ -236,16 +232,16 @@ def _check_central(data: Input, local: _Local, facts: _Facts) -> None:
         raise _bad("its directory contradicts its data")
     if (flags, method, name) != (local.flags, local.method, local.name):
         raise _bad("its directory contradicts its member's header")
-    _check_regular(made_by, attributes)
+    _check_regular(attributes)
 
 
-def _check_regular(made_by: int, attributes: int) -> None:
+def _check_regular(attributes: int) -> None:
     """Refuse directories and links by the external attributes: DOS's, and Unix's above them."""
     file_type = stat.S_IFMT(attributes >> 16)
     if attributes & _DOS_DIRECTORY or file_type == stat.S_IFDIR:
         raise _refused("its member is a directory")
     if file_type not in (0, stat.S_IFREG):
-        raise _refused(f"its member is a link or a device (made by {made_by >> 8})")
+        raise _refused("its member is a link or a device")
 
 
 def _check_end(data: Input, directory_at: int, directory_bytes: int) -> None:
