@@ -1,0 +1,75 @@
+"""What every test gets: no way to any cloud but the sandbox, and the sandbox itself.
+
+The variables that name a cloud are taken out of the environment before the first test is
+loaded. Images are only ever deleted on the sandbox that this run has started.
+"""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.sandbox import Sandbox
+from tests.sandbox.identity import Credentials, Login
+
+
+def strip_environment() -> None:
+    """Forget every cloud and every setting of the surrounding environment."""
+    for name in list(os.environ):
+        if name.startswith(("OS_", "GLANCING_")):
+            del os.environ[name]
+
+
+strip_environment()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """The one sandbox of this run; where it can't be started, the tests fail."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def clean_cloud(sandbox: Sandbox) -> Sandbox:
+    """The sandbox with Glance running and without images of the member and the other project."""
+    sandbox.start_glance()
+    for owner in (sandbox.member, sandbox.other):
+        delete_images(sandbox, owner)
+    return sandbox
+
+
+def refuse_other_clouds(sandbox: Sandbox, login: Login) -> None:
+    """Fail unless the cloud is the sandbox's own, on this machine's loopback address."""
+    catalogue = login.token["catalog"]
+    endpoints = [e["url"] for s in catalogue if s["type"] == "image" for e in s["endpoints"]]
+    for url in (login.auth_url, sandbox.auth_url, sandbox.image_url, *endpoints):
+        if urlsplit(url).hostname != "127.0.0.1":
+            pytest.fail(f"refusing to delete images: {url} is not a sandbox")
+    if login.auth_url != sandbox.auth_url or set(endpoints) != {sandbox.image_url}:
+        pytest.fail(f"refusing to delete images: {login.auth_url} is not this run's sandbox")
+
+
+def delete_images(sandbox: Sandbox, owner: Credentials) -> None:
+    """Delete every image that the owner's project has, hidden and protected ones too."""
+    with Login(owner) as login:
+        refuse_other_clouds(sandbox, login)
+        project = login.token["project"]["id"]
+        for hidden in ("false", "true"):
+            query = {"owner": project, "os_hidden": hidden, "limit": "1000"}
+            images = login.call("GET", f"{sandbox.image_url}/v2/images", params=query).json()
+            for image in images["images"]:
+                delete_image(login, f"{sandbox.image_url}/v2/images/{image['id']}", image)
+
+
+def delete_image(login: Login, url: str, image: dict[str, object]) -> None:
+    """Delete one image, taking its protection off first."""
+    if image["protected"]:
+        login.call(
+            "PATCH",
+            url,
+            json=[{"op": "replace", "path": "/protected", "value": False}],
+            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+        )
+    login.call("DELETE", url)

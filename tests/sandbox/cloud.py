@@ -1,0 +1,101 @@
+"""The sandbox as a whole: what is started in which order, and that all of it is taken down."""
+
+import secrets
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.sandbox import database, identity, packages, uwsgi
+from tests.sandbox.identity import ApplicationCredential, Credentials, Login
+from tests.sandbox.identity_service import Keystone
+from tests.sandbox.image_service import Glance, Request
+from tests.sandbox.service import Service, SandboxError
+
+
+class Sandbox:
+    """A cloud of one's own, from `with` to its end.
+
+    `member` is who the program under test works as; `other` is a stranger with a project of
+    its own; `admin` may do everything and is there to set scenes.
+    """
+
+    auth_url: str
+    image_url: str
+    data_dir: Path
+    admin: Credentials
+    member: Credentials
+    other: Credentials
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._glance_service: Service | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def glance_requests(self) -> list[Request]:
+        """The method, path and status of every request that Glance has answered so far."""
+        return self._glance.requests()
+
+    def stop_glance(self, *, kill: bool = False) -> None:
+        """Stop Glance, in good order or as a crash would; what it has stored stays."""
+        if self._glance_service is not None:
+            self._glance_service.stop(kill=kill)
+            self._glance_service = None
+
+    def start_glance(self) -> None:
+        """Start Glance where it was before; nothing happens when it runs."""
+        if self._glance_service is None:
+            self._glance_service = self._glance.start()
+
+    def application_credential(self, owner: Credentials | None = None) -> ApplicationCredential:
+        """Make an application credential, for the member unless another owner is named."""
+        return identity.application_credential(owner or self.member)
+
+    def _start(self, stack: ExitStack) -> None:
+        """Start everything, each part with what takes it down again."""
+        venv = packages.environment()
+        self.data_dir = _directory(stack)
+        records = database.start(venv, self.data_dir / "pg")
+        stack.callback(records.service.stop)
+        identity_port, image_port = uwsgi.free_ports(2)
+        keystone = Keystone(venv, self.data_dir / "keystone", identity_port)
+        self._glance = Glance(venv, self.data_dir / "glance", image_port)
+        self.auth_url, self.image_url = keystone.url, self._glance.url
+        password = secrets.token_urlsafe(16)
+        self.admin = Credentials(self.auth_url, "admin", password, "admin")
+        keystone.prepare(records.url("keystone"), password)
+        stack.callback(keystone.start().stop)
+        self._glance.prepare(records.url("glance"), self.auth_url, password)
+        stack.callback(self.stop_glance)
+        self.start_glance()
+        self._populate()
+
+    def _populate(self) -> None:
+        """Make the catalogue's entry for images and the two ordinary users."""
+        with Login(self.admin) as admin:
+            identity.register_images(admin, self.image_url)
+            self.member = identity.add_member(admin, "glancing")
+            self.other = identity.add_member(admin, "other")
+
+
+def _directory(stack: ExitStack) -> Path:
+    """A new directory for everything the services write, removed in the end."""
+    path = Path(tempfile.mkdtemp(prefix="glancing-sandbox-"))
+    stack.callback(shutil.rmtree, path, ignore_errors=True)
+    path.chmod(0o711)
+    return path
