@@ -5,6 +5,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,9 +124,17 @@ def test_no_other_cloud_is_known_or_touched(
             refuse_other_clouds(sandbox, login)
 
 
-def test_the_command_runs_another_command_and_keeps_its_exit_code(tmp_path: Path) -> None:
-    script = 'printenv | grep ^OS_ | sort; echo "$TMPDIR"; ls "$TMPDIR"; exit 7'
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "OS_CLOUD": "elsewhere"}
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a short path that every account may enter, as the services need."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def test_the_command_runs_another_command_and_keeps_its_exit_code(directory: Path) -> None:
+    script = 'printenv | grep ^OS_ | sort; ls "$TMPDIR"; exit 7'
+    environment = {**os.environ, "TMPDIR": str(directory), "OS_CLOUD": "elsewhere"}
     done = subprocess.run(
         [*COMMAND, "--", "sh", "-c", script],
         env=environment,
@@ -136,11 +146,11 @@ def test_the_command_runs_another_command_and_keeps_its_exit_code(tmp_path: Path
     variables = [line.split("=")[0] for line in done.stdout.splitlines() if "=" in line]
     assert variables == sorted(Credentials("", "", "", "").environ())
     assert "glancing-sandbox-" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(directory.iterdir()) == []
 
 
-def test_the_command_stays_up_until_it_is_told_to_end(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+def test_the_command_stays_up_until_it_is_told_to_end(directory: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(directory)}
     with subprocess.Popen(
         COMMAND, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -159,4 +169,4 @@ def test_the_command_stays_up_until_it_is_told_to_end(tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 128 + signal.SIGTERM
     with pytest.raises(requests.ConnectionError):
         Login(user)
-    assert list(tmp_path.iterdir()) == []
+    assert list(directory.iterdir()) == []
