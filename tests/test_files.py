@@ -18,7 +18,7 @@ from glancing.files import (
     read_document,
     write_sums,
 )
-from glancing.model import LocalPath, Validators
+from glancing.model import LocalPath, StoredImage, Validators
 
 DATA = bytes(range(256)) * 9000  # more than two pieces
 
@@ -117,6 +117,10 @@ def test_a_spool_file_is_private_and_whole(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def stored(name: str) -> StoredImage:
+    return StoredImage(id="1", name=name, status="active", disk_format="raw")
+
+
 def failing(error: BaseException) -> Iterator[bytes]:
     yield b"some"
     raise error
@@ -128,7 +132,7 @@ def test_nothing_is_left_when_the_pieces_fail(tmp_path: Path, error: BaseExcepti
     with pytest.raises(type(error)):
         directories.spool("x", failing(error), None)
     with pytest.raises(type(error)):
-        directories.back_up("x", failing(error))
+        directories.back_up(stored("x"), failing(error))
     assert not list(tmp_path.iterdir())
 
 
@@ -153,17 +157,17 @@ def test_a_backup_replaces_an_earlier_one_in_one_step(tmp_path: Path) -> None:
     (tmp_path / "a_1.raw.part").write_bytes(b"of a run that was killed")
     (tmp_path / "a_1.raw").write_bytes(b"earlier")
     with pytest.raises(DownloadError):
-        directories.back_up("a_1.raw", failing(DownloadError("cut")))
+        directories.back_up(stored("a"), failing(DownloadError("cut")))
     assert (tmp_path / "a_1.raw").read_bytes() == b"earlier"
-    path = directories.back_up("a_1.raw", [b"la", b"ter"])
+    path = directories.back_up(stored("a"), [b"la", b"ter"])
     assert path.read_bytes() == b"later" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd"])
 def test_a_backup_stays_in_its_directory(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError):
-        Directories(backup_dir=tmp_path).back_up(name, [b"x"])
-    assert not list(tmp_path.iterdir())
+    """Fault 38: a hostile name is never used as a path."""
+    path = Directories(backup_dir=tmp_path).back_up(stored(name), [b"x"])
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_directories_that_were_asked_for_must_be_there(tmp_path: Path) -> None:
