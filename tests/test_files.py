@@ -203,7 +203,7 @@ def test_long_backup_names_are_cut_alike_each_time() -> None:
 
 
 def test_sum_files_are_written_all_or_none(tmp_path: Path) -> None:
-    sums = {"MD5SUMS": ["aa  x"], "SHA256SUMS": ["bb  x", "cc  y"]}
+    sums = {"MD5SUMS": ["aa  x\n"], "SHA256SUMS": ["bb  x\n", "cc  y\n"]}
     (tmp_path / "SHA256SUMS").write_text("precious")
     with pytest.raises(ConfigError, match="SHA256SUMS: exists"):
         write_sums(tmp_path, sums, overwrite=False)
