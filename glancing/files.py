@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -233,8 +232,13 @@ def _encoded(name: str, most_bytes: int) -> str:
     if len(encoded) <= most_bytes:
         return encoded
     mark = "~" + hashlib.sha256(encoded.encode()).hexdigest()[:16]
-    kept = encoded[: most_bytes - len(mark)]
-    return re.sub(r"%.?$", "", kept) + mark  # no half of an escape
+    kept = ""
+    for character in name:  # one by one, so that no half of a character is left
+        step = quote(character, safe="", errors="surrogatepass")
+        if len(kept) + len(step) + len(mark) > most_bytes:
+            break
+        kept += step
+    return kept + mark
 
 
 def _require_space(directory: Path, size_bytes: int | None) -> None:
