@@ -291,6 +291,7 @@ def test_an_image_compressed_twice_is_refused() -> None:
 @pytest.mark.parametrize("pieces", [[], [b""], [gzip.compress(b"")]])
 def test_nothing_is_no_image(pieces: list[bytes]) -> None:
     assert failure(Stream(pieces), Checks(Expected())).kind is ErrorKind.EMPTY
+    assert failure(Stream(pieces), Checks(full(IMAGE))).kind is ErrorKind.EMPTY
 
 
 # --- ends and limits ------------------------------------------------------------------------------
@@ -368,9 +369,10 @@ def test_a_wrong_announcement_fails_unread(checks: Checks, kind: ErrorKind) -> N
     assert stream.read_bytes == 0
 
 
-def test_a_wrong_announcement_of_the_image_fails_at_the_first_piece() -> None:
+@pytest.mark.parametrize("size_bytes", [4711, 10**9])
+def test_a_wrong_announcement_of_the_image_fails_at_the_first_piece(size_bytes: int) -> None:
     stream = Stream(cut(IMAGE), len(IMAGE))
-    assert failure(stream, Checks(Expected(image_size_bytes=4711))).kind is ErrorKind.WRONG_SIZE
+    assert failure(stream, Checks(Expected(image_size_bytes=size_bytes))).kind is ErrorKind.WRONG_SIZE
     assert stream.read_bytes == 100_000
 
 
