@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from glancing.errors import ConfigError, ErrorKind, ImageListError
 from glancing.model import ALGORITHMS, MIB, Digest, Expected, algorithm_named
 
-MAX_SUMS_FILE_BYTES = 8 * MIB
+MAX_SUMS_FILE_BYTES = 2 * MIB
 _MAX_LINE = 16 * 1024  # a path has at most 4096 bytes (PATH_MAX), each escaped at worst
 _MAX_SHOWN = 80
 _NAMES_SHOWN = 3

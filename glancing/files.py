@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from glancing.errors import ConfigError, DownloadError, ErrorKind, InterruptedRunError, StoreError
-from glancing.model import MIB, LocalPath, Validators
+from glancing.model import MIB, LocalPath, StoredImage, Validators
 
 PIECE_BYTES = MIB
 SPOOL_PREFIX = "glancing-"
@@ -197,18 +196,26 @@ class Directories:
         with _disk_errors(path):
             path.unlink(missing_ok=True)
 
-    def back_up(self, file_name: str, pieces: Iterable[bytes]) -> Path:
-        """Write pieces to the backup directory; the name appears when all is safely on disk.
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a spool of this size fits into the work directory."""
+        directory = self._work_dir or Path(tempfile.gettempdir())
+        try:
+            _require_space(directory, size_bytes)
+        except StoreError:
+            return False
+        return os.access(directory, os.W_OK | os.X_OK)
+
+    def back_up(self, image: StoredImage, pieces: Iterable[bytes]) -> Path:
+        """Write a copy to the backup directory; its name appears when all is safely on disk.
 
         An earlier file of that name is replaced in one step. Raises StoreError; what the pieces
         raise passes through, and then nothing is left behind.
         """
         if self._backup_dir is None:
             raise StoreError("no backup directory was given", kind=ErrorKind.BACKUP_FAILED)
+        file_name = backup_file_name(image.name, image.id, image.disk_format or "raw")
         final = self._backup_dir / file_name
         part = self._backup_dir / (file_name + PART_SUFFIX)
-        if final.parent != self._backup_dir or file_name in {"", ".", ".."}:
-            raise StoreError(f"{file_name!r}: not a file name", kind=ErrorKind.BACKUP_FAILED)
         with _disk_errors(part):
             part.unlink(missing_ok=True)  # left by a run that was killed
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -233,8 +240,13 @@ def _encoded(name: str, most_bytes: int) -> str:
     if len(encoded) <= most_bytes:
         return encoded
     mark = "~" + hashlib.sha256(encoded.encode()).hexdigest()[:16]
-    kept = encoded[: most_bytes - len(mark)]
-    return re.sub(r"%.?$", "", kept) + mark  # no half of an escape
+    kept = ""
+    for character in name:  # one by one, so that no half of a character is left
+        step = quote(character, safe="", errors="surrogatepass")
+        if len(kept) + len(step) + len(mark) > most_bytes:
+            break
+        kept += step
+    return kept + mark
 
 
 def _require_space(directory: Path, size_bytes: int | None) -> None:
@@ -308,7 +320,7 @@ def _no_space(path: Path, reason: str) -> StoreError:
 def write_sums(
     directory: Path, sums: Mapping[str, Sequence[str]], *, overwrite: bool
 ) -> tuple[Path, ...]:
-    """Write sum files (file name to lines) for ``glancing hash``, each in one step.
+    """Write sum files (file name to whole lines) for ``glancing hash``, each in one step.
 
     Raises ConfigError before anything is written when one exists already and ``overwrite`` is not
     given, and when a file cannot be written.
@@ -318,7 +330,7 @@ def write_sums(
     if existing and not overwrite:
         raise ConfigError(f"{', '.join(existing)}: exists already")
     for path, lines in paths.items():
-        _write_text(path, "".join(f"{line}\n" for line in lines))
+        _write_text(path, "".join(lines))
     return tuple(paths)
 
 

@@ -458,6 +458,7 @@ class ImageResult:
     disk_format: str | None = None
     digests: tuple[Digest, ...] = ()
     matched: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
     integrity: Integrity | None = None
     error: ErrorReport | None = None
     seconds: float = 0.0

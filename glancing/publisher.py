@@ -36,7 +36,6 @@ from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
 _ATTEMPTS = 3
-_PROGRESS_S = 10.0
 _IMAGE_TIMEOUT = timedelta(hours=2)
 
 
@@ -79,6 +78,8 @@ class Publisher:
         self._store = store
         self._inventory = tuple(inventory)
         self._receiver = receiver
+        self._tools = receiver.tools
+        self._options = receiver.options
         self._run_id = run_id
 
     # --- the order of steps ---
@@ -123,18 +124,18 @@ class Publisher:
         name = marks.backup_name(stored.name)
         for earlier in self._inventory:
             if earlier.name == name and (earlier.state == State.BACKUP or earlier.marked):
-                dated = marks.older_backup_name(stored.name, self._receiver.tools.clock.now())
+                dated = marks.older_backup_name(stored.name, self._tools.clock.now())
                 self._store.update(earlier, ImageChange(name=dated))
         return self._store.update(stored, marks.retire_change(stored, name))
 
     # --- step 1: the copy in the backup directory ---
 
     def _copy(self, old: StoredImage | None) -> Path | None:
-        if old is None or not self._receiver.options.backup:
+        if old is None or not self._options.backup:
             return None
         try:
             with self._store.download(old) as stream:
-                path = self._receiver.tools.workspace.back_up(old, _proven(old, stream))
+                path = self._tools.workspace.back_up(old, _proven(old, stream))
         except GlancingError as error:
             raise StoreError(
                 f"image {old.id} could not be copied to the backup directory: {error.message}",
@@ -142,7 +143,7 @@ class Publisher:
                 hint=error.hint,
                 transient=error.transient,
             ) from error
-        self._receiver.tools.events.info("backup.written", image_id=old.id, path=str(path))
+        self._tools.events.info("backup.written", image_id=old.id, path=str(path))
         return path
 
     # --- steps 2 and 3: a new image with verified data ---
@@ -156,13 +157,11 @@ class Publisher:
         failed: list[GlancingError] = []
 
         def attempt() -> _Filled:
-            return self._fill(
-                spec, old, spool=self._receiver.options.spool or self._may_spool(spec, failed)
-            )
+            return self._fill(spec, old, spool=self._options.spool or self._may_spool(spec, failed))
 
         def note(error: GlancingError, attempt: int, wait_s: float) -> None:
             failed.append(error)
-            self._receiver.tools.events.warning(
+            self._tools.events.warning(
                 "image.retried",
                 name=spec.name,
                 attempt=attempt,
@@ -171,19 +170,19 @@ class Publisher:
             )
 
         return call(
-            self._receiver.tools.retry,
+            self._tools.retry,
             attempt,
-            stop=self._receiver.tools.stop,
+            stop=self._tools.stop,
             on_retry=note,
             attempts_for=_worth,
         )
 
     def _may_spool(self, spec: Spec, failed: Sequence[GlancingError]) -> bool:
+        if self._options.spool:
+            return True
         size_bytes = spec.expected.image_size_bytes or spec.expected.published_size_bytes
         upload_broke = any(isinstance(error, StoreError) for error in failed)
-        return bool(
-            upload_broke and size_bytes and self._receiver.tools.workspace.has_room(size_bytes)
-        )
+        return bool(upload_broke and size_bytes and self._tools.workspace.has_room(size_bytes))
 
     def _fill(self, spec: Spec, old: StoredImage | None, *, spool: bool) -> _Filled:
         with (
@@ -200,7 +199,7 @@ class Publisher:
                 raise
 
     def _create(self, spec: Spec, old: StoredImage | None, intake: Intake) -> StoredImage:
-        deadline = self._receiver.tools.clock.now() + _IMAGE_TIMEOUT
+        deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
         disk_format = intake.announce_format()
         return self._store.create(
             marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
@@ -225,7 +224,7 @@ class Publisher:
             intake.pipeline.image_size_bytes,
             gate=gate,
             on_close=intake.stream.close,
-            stop=self._receiver.tools.stop,
+            stop=self._tools.stop,
         )
 
     def _confirmed(self, record: StoredImage, measured: Measured) -> StoredImage:
@@ -263,7 +262,7 @@ class Publisher:
         for project_id in members:
             self._store.add_member(image_id, project_id)
         if members:
-            self._receiver.tools.events.info(
+            self._tools.events.info(
                 "image.shared", image_id=image_id, projects=len(members), accepted_by_them=False
             )
 
@@ -271,10 +270,10 @@ class Publisher:
         """Keep an image whose bytes turned out to be the same, and note what was learnt.
 
         With the source's validators and digests kept, the next run need not read it again. Images
-        that glancing did not make are left as they are.
+        that were not made for this entry are left as they are.
         """
         found = self._found(intake)
-        if stored.marked:
+        if stored.marked and stored.identity == intake.spec.identity:
             change = marks.update_change(intake.spec, stored)
             properties = {**(change.properties if change else {}), **found}
             self._store.update(
@@ -303,7 +302,7 @@ class Publisher:
         try:
             self._store.delete(record.id)
         except GlancingError as error:
-            self._receiver.tools.events.warning(
+            self._tools.events.warning(
                 "image.incoming_left", image_id=record.id, reason=error.message
             )
 

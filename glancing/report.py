@@ -76,6 +76,7 @@ def _image(image: ImageResult) -> dict[str, Any]:
         "disk_format": image.disk_format,
         "digests": {digest.algorithm: digest.value for digest in image.digests},
         "matched": list(image.matched),
+        "mismatched": list(image.mismatched),
         "integrity": image.integrity.value if image.integrity else None,
         "error": asdict(image.error) if image.error else None,
         "seconds": round(image.seconds, 3),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from urllib.parse import unquote, urldefrag
 
 from glancing.errors import ErrorKind, ImageListError
@@ -74,13 +74,14 @@ def shown(text: str) -> str:
     return clipped(f"{scheme}://{re.split('[?#]', rest, maxsplit=1)[0]}")
 
 
-def name_of_url(url: Url) -> str:
-    """The file name that a URL's path ends in, percent-decoded, without its last suffix.
+def name_of_url(public: str) -> str:
+    """The file name that a public URL ends in, percent-decoded, without its last suffix.
 
     ImageListError when the path names no file.
     """
-    file_name = unquote(url.parts.path.rpartition("/")[2])
-    return image_name(PurePosixPath(file_name).stem, url.public)
+    path = public.partition("://")[2].partition("/")[2]
+    file_name = posixpath.basename(unquote(posixpath.basename(path)))
+    return image_name(posixpath.splitext(file_name)[0], public)
 
 
 def image_name(name: str, of: str, kind: ErrorKind = ErrorKind.BAD_LIST) -> str:

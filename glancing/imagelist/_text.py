@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 from glancing.errors import ErrorKind, ImageListError
 
 _MAX_SHOWN = 200
 # Control characters, unpaired surrogates, line and paragraph separators
-_NEVER_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_NEVER_IN_NAMES = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u2028\\u2029]")
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -23,7 +23,7 @@ def text_bytes(data: bytes, what: str, kind: ErrorKind) -> bytes:
 
 def has_control(text: str) -> bool:
     """Whether a text has characters that no name or address may have."""
-    return any(unicodedata.category(char) in _NEVER_IN_NAMES for char in text)
+    return _NEVER_IN_NAMES.search(text) is not None
 
 
 def clipped(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from glancing.errors import ImageListError
 from glancing.imagelist._fields import http_url, image_name, name_of_url, scheme_of, shown
@@ -85,13 +85,14 @@ def _refuse_unusable(text: str) -> None:
 
 
 def _from_url(url: Url, origin: Origin, naming: Naming, name: str | None) -> Spec | Need:
-    suffix = PurePosixPath(url.parts.path).suffix.lower()
+    public = url.public
+    suffix = posixpath.splitext(url.parts.path)[1].lower()
     if suffix in _METADATA_SUFFIXES:
-        return Need(NeedKind.STRATUSLAB, url, _max_bytes(suffix), url.public, origin, naming=naming)
+        return Need(NeedKind.STRATUSLAB, url, _max_bytes(suffix), public, origin, naming=naming)
     return Spec(
-        name=name or name_of_url(url),
-        identity=url.public,
-        descriptor=url.public,
+        name=name or name_of_url(public),
+        identity=public,
+        descriptor=public,
         origin=origin,
         sources=(url,),
     )

@@ -7,6 +7,7 @@ its reader's to judge, who has a clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,23 +84,45 @@ def _payload(data: bytes) -> tuple[bytes, bool]:
     text = text_bytes(data, "the list", _BAD).lstrip()
     if text.startswith((b"{", b"[")):
         return text, False
-    # What parses header fields may take long over huge ones.
-    head = text[:_MAX_HEADER_BYTES].replace(b"\r\n", b"\n").partition(b"\n\n")
-    if not head[1] or b"multipart/signed" not in head[0].lower():
+    head, blank, body = _halves(text)
+    boundary = _BOUNDARY.search(head)
+    if not blank or b"multipart/signed" not in head.lower() or boundary is None:
         raise ImageListError("the list is neither JSON nor an S/MIME-signed message")
-    return _content(text), True
+    return _content(body, boundary[1] or boundary[2]), True
 
 
-def _content(message_bytes: bytes) -> bytes:
-    """The first part of a ``multipart/signed`` message, decoded."""
-    # Imported here: only signed lists need it, and it takes a while.
-    from email import message_from_bytes  # noqa: PLC0415
-    from email.message import Message  # noqa: PLC0415
+def _halves(message: bytes) -> tuple[bytes, bytes, bytes]:
+    """The header, the blank line, the body; no header of ours is longer than 64 KiB."""
+    blank = _BLANK_LINE.search(message, 0, _MAX_HEADER_BYTES)
+    if blank is None:
+        return b"", b"", message
+    return message[: blank.start()], blank[0], message[blank.end() :]
 
-    parts = message_from_bytes(message_bytes).get_payload()
-    if not isinstance(parts, list) or len(parts) != _SIGNED_PARTS:
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# RFC 2046, section 5.1.1: at most 70 characters
+_BOUNDARY = re.compile(rb"boundary=(?:\"([^\"\r\n]{1,70})\"|([^\s;\"]{1,70}))", re.IGNORECASE)
+
+
+def _content(body: bytes, boundary: bytes) -> bytes:
+    """The first part of a ``multipart/signed`` body, decoded.
+
+    openssl writes the content right after the boundary, with no header and no blank line.
+    """
+    line = rb"(?:^|\r?\n)--" + re.escape(boundary) + rb"(?:--)?[ \t]*(?=\r?\n|$)"
+    parts = re.split(line, body)
+    if len(parts) != _SIGNED_PARTS + 2:  # what stands before and after them
         raise ImageListError("the signed message does not have a content and a signature")
-    content = parts[0].get_payload(decode=True) if isinstance(parts[0], Message) else None
+    part = parts[1].removeprefix(b"\r").removeprefix(b"\n")
+    return part if part.lstrip().startswith(b"{") else _decoded(part)
+
+
+def _decoded(part: bytes) -> bytes:
+    """The content of a part that has header fields of its own (RFC 2045)."""
+    # Imported here: only such lists need it, and it takes a while.
+    from email import message_from_bytes  # noqa: PLC0415
+
+    content = message_from_bytes(part).get_payload(decode=True)
     if not isinstance(content, bytes):
         raise ImageListError("the signed message has no readable content")
     return content

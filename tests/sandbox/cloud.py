@@ -1,8 +1,13 @@
 """The sandbox as a whole: what is started in which order, and that all of it is taken down."""
 
+import fcntl
+import os
 import secrets
 import shutil
+import stat
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +17,11 @@ from tests.sandbox import database, identity, packages, uwsgi
 from tests.sandbox.identity import ApplicationCredential, Credentials, Login
 from tests.sandbox.identity_service import Keystone
 from tests.sandbox.image_service import Glance, Request
-from tests.sandbox.service import Service, SandboxError
+from tests.sandbox.service import SandboxError, Service
+
+LONGEST_PATH = 60
+PREFIX = "glancing-sandbox-"
+ALIVE = "alive"
 
 
 class Sandbox:
@@ -78,11 +87,17 @@ class Sandbox:
         self.auth_url, self.image_url = keystone.url, self._glance.url
         password = secrets.token_urlsafe(16)
         self.admin = Credentials(self.auth_url, "admin", password, "admin")
-        keystone.prepare(records.url("keystone"), password)
-        stack.callback(keystone.start().stop)
-        self._glance.prepare(records.url("glance"), self.auth_url, password)
-        stack.callback(self.stop_glance)
-        self.start_glance()
+
+        def start_identity() -> None:
+            keystone.prepare(records.url("keystone"), password)
+            stack.callback(keystone.start().stop, kill=True)
+
+        def start_images() -> None:
+            self._glance.prepare(records.url("glance"), self.auth_url, password)
+            stack.callback(self.stop_glance, kill=True)
+            self.start_glance()
+
+        _together(start_identity, start_images)
         self._populate()
 
     def _populate(self) -> None:
@@ -93,9 +108,53 @@ class Sandbox:
             self.other = identity.add_member(admin, "other")
 
 
+def _together(*steps: Callable[[], None]) -> None:
+    """Do several things at once; return, or raise the first failure, when all have ended."""
+    with ThreadPoolExecutor(len(steps)) as threads:
+        running = [threads.submit(step) for step in steps]
+    for step in running:
+        step.result()
+
+
+def _is_suitable(directory: Path) -> bool:
+    """Whether services can work below the directory.
+
+    The path of a socket is limited to some hundred bytes, and what root starts as another
+    account has to get there.
+    """
+    if len(os.fsencode(directory)) > LONGEST_PATH or not os.access(directory, os.W_OK):
+        return False
+    above = (directory, *directory.parents)
+    return os.geteuid() != 0 or all(path.stat().st_mode & stat.S_IXOTH for path in above)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the directories of sandboxes that were killed before they could do it.
+
+    A sandbox holds a lock on a file in its directory; the kernel lets go of it when it dies.
+    """
+    for alive in place.glob(f"{PREFIX}*/{ALIVE}"):
+        try:
+            if alive.parent.stat().st_uid != os.geteuid() or alive.parent.is_symlink():
+                continue
+            with alive.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(alive.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, or just being removed by another
+
+
 def _directory(stack: ExitStack) -> Path:
     """A new directory for everything the services write, removed in the end."""
-    path = Path(tempfile.mkdtemp(prefix="glancing-sandbox-"))
+    places = (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp"))
+    place = next(filter(_is_suitable, places), None)
+    if place is None:
+        raise SandboxError(f"none of {', '.join(map(str, places))} can be used by the services")
+    _sweep(place)
+    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     stack.callback(shutil.rmtree, path, ignore_errors=True)
     path.chmod(0o711)
+    lock = stack.enter_context((path / f"{ALIVE}.new").open("w"))
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (path / f"{ALIVE}.new").rename(path / ALIVE)
     return path

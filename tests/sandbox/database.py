@@ -119,7 +119,7 @@ def start(venv: Path, home: Path) -> Database:
         + [word for setting in settings for word in ("-c", setting)],
         service.plain_environment(home),
         (home.parent / "postgresql.log",),
-        runs_as,
+        account=runs_as,
         stop_signal=signal.SIGINT,
         death_signal=signal.SIGINT,
     )

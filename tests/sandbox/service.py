@@ -148,6 +148,7 @@ def start(
     command: Sequence[str],
     environment: Mapping[str, str],
     logs: tuple[Path, ...],
+    *,
     account: Account = UNCHANGED,
     stop_signal: int = signal.SIGTERM,
     death_signal: int = signal.SIGKILL,

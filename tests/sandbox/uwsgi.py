@@ -45,8 +45,8 @@ def command(venv: Path, module: str, port: int, workers: int, stats: Path) -> li
         "log-format": "request %(method) %(uri) %(status)",
         "stats": str(stats),
     }
-    flags = ("http-chunked-input", "master", "enable-threads", "need-app", "die-on-term")
-    flags += ("no-orphans", "thunder-lock")
+    flags = ["http-chunked-input", "master", "enable-threads", "need-app", "die-on-term"]
+    flags += ["no-orphans", "thunder-lock"]
     return [
         str(venv / "bin" / "uwsgi"),
         *(f"--{name}={value}" for name, value in options.items()),

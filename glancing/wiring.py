@@ -1,0 +1,273 @@
+"""Puts a run together: real sources, directories, clock, cloud, signals, and what is printed.
+
+The environment is read here and in ``cli``, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from glancing import logs, report
+from glancing.catalogue import Catalogue
+from glancing.download import HttpSources
+from glancing.errors import (
+    CloudError,
+    ConfigError,
+    ErrorKind,
+    ExitCode,
+    GlancingError,
+    ImageListError,
+    RunInterrupted,
+)
+from glancing.files import Directories, LocalSources, write_sums
+from glancing.intake import Tools
+from glancing.job import Job, Mode
+from glancing.model import (
+    ErrorReport,
+    Events,
+    ImageStore,
+    LocalPath,
+    Location,
+    Options,
+    SourceStream,
+    Url,
+    Validators,
+)
+from glancing.report import RunResult
+from glancing.settings import cloud_environment
+from glancing.sums import write_sums_of
+
+_SIGNALS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> datetime:
+        """The time of day, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.monotonic()
+
+
+class AllSources:
+    """``model.Sources`` for every kind of location."""
+
+    def __init__(self, http: HttpSources, local: LocalSources) -> None:
+        self._http = http
+        self._local = local
+
+    def open(self, location: Location) -> AbstractContextManager[SourceStream]:
+        """The stream of one source; raises DownloadError."""
+        match location:
+            case Url():
+                return self._http.open(location)
+            case LocalPath():
+                return self._local.open(location)
+
+    def probe(self, location: Location) -> Validators:
+        """What the source says of itself; raises DownloadError."""
+        match location:
+            case Url():
+                return self._http.probe(location)
+            case LocalPath():
+                return self._local.probe(location)
+
+    def read(self, location: Location, max_bytes: int) -> bytes:
+        """A whole document; raises DownloadError."""
+        match location:
+            case Url():
+                return self._http.read(location, max_bytes)
+            case LocalPath():
+                return self._local.read(location, max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process: where its events go, what stops it, and how secrets are kept out."""
+
+    events: Events
+    stop: threading.Event
+    redactor: logs.Redactor
+    run_id: str
+
+    def tools(self, directories: Directories) -> Tools:
+        """The real tools of a run."""
+        return Tools(self._sources(), directories, SystemClock(), self.events, self.stop)
+
+    def _sources(self) -> AllSources:
+        http = HttpSources(events=self.events, clock=SystemClock(), stop=self.stop)
+        return AllSources(http, LocalSources(stop=self.stop))
+
+    def job(
+        self,
+        command: str,
+        options: Options,
+        *,
+        mode: Mode = Mode.APPLY,
+        marketplace: Url,
+        work_dir: Path | None = None,
+        backup_dir: Path | None = None,
+        cloud_needed: bool = True,
+    ) -> Job:
+        """A run of ``command``; raises ConfigError when a directory cannot be used."""
+        directories = Directories(work_dir=work_dir, backup_dir=backup_dir)
+        directories.check()
+        tools = self.tools(directories)
+        catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace)
+        without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
+        connect = None if without_cloud else self._connect
+        return Job(command, self.run_id, catalogue, connect, tools, options, mode)
+
+    def hash_files(
+        self, files: Sequence[str], directory: Path, *, overwrite: bool
+    ) -> dict[str, Any]:
+        """Write the sums of files, and return the result; raises ConfigError, DownloadError."""
+        writer = functools.partial(write_sums, directory, overwrite=overwrite)
+        sums = write_sums_of(files, self._sources(), writer, stop=self.stop)
+        return {
+            "schema": report.SCHEMA,
+            "run_id": self.run_id,
+            "command": "hash",
+            "exit_code": int(ExitCode.OK),
+            "written": [str(path) for path in sums.written],
+            "files": [
+                {"name": name, "digests": {each.algorithm: each.value for each in found}}
+                for name, found in sums.files.items()
+            ],
+        }
+
+    def _connect(self) -> ImageStore:
+        found = cloud_environment(os.environ)
+        for name in found.drop:
+            os.environ.pop(name, None)
+        os.environ.update(found.assign)
+        if found.v2_taken_as_v3:
+            self.events.warning("cloud.v2_taken_as_v3", auth_url=os.environ["OS_AUTH_URL"])
+        # The SDK takes most of a second to import, and not every command needs it.
+        from glancing import glance  # noqa: PLC0415
+
+        store = glance.connect()
+        self.events.info("cloud.connected")
+        return store
+
+
+def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verbose: bool) -> int:
+    """Run one command, print its result, and return the exit code; catches once per process."""
+    session = _session(verbose=verbose)
+    _catch_signals(session.stop)
+    try:
+        document = run(session)
+    except (GlancingError, RunInterrupted) as error:
+        document = _ended_early(session, command, error)
+    session.stop.set()  # what is left is to tell; a signal has nothing to end any more
+    session.events.info(
+        "run.finished",
+        command=command,
+        exit_code=document["exit_code"],
+        seconds=document.get("seconds"),
+        counts=document.get("counts"),
+    )
+    print_result(session.redactor.value(document), sys.stdout)
+    return int(document["exit_code"])
+
+
+def refuse_usage(command: str, message: str) -> int:
+    """Tell of a command line that cannot be understood, as every other end of a run is told."""
+
+    def run(_session: Session) -> Mapping[str, Any]:
+        raise ConfigError(message, kind=ErrorKind.USAGE, hint="glancing --help")
+
+    return carry_out(command, run, verbose=False)
+
+
+def _session(*, verbose: bool) -> Session:
+    redactor = logs.Redactor(logs.secrets_of(os.environ))
+    console = wants_console(os.environ, sys.stderr)
+    events = logs.set_up(sys.stderr, console=console, verbose=verbose, redactor=redactor)
+    return Session(events, threading.Event(), redactor, uuid.uuid4().hex)
+
+
+def wants_console(environ: Mapping[str, str], stream: TextIO) -> bool:
+    """Whether events are lines for people: on a terminal, or where the variable says so."""
+    asked = environ.get("GLANCING_LOG_FORMAT", "").lower()
+    return asked == "console" or (asked != "json" and stream.isatty())
+
+
+def _ended_early(
+    session: Session, command: str, error: GlancingError | RunInterrupted
+) -> dict[str, Any]:
+    """The result of a run that ended before it had any rows."""
+    if isinstance(error, RunInterrupted):
+        session.events.warning("run.interrupted", exit_code=int(error.exit_code))
+        told = ErrorReport("interrupted", "the run was told to stop")
+        code: int = error.exit_code
+    else:
+        told = ErrorReport(error.kind.value, error.message, error.hint)
+        code = _code_of(error)
+        session.events.error("run.failed", kind=told.kind, error=told.message, hint=told.hint)
+    result = RunResult(session.run_id, command, exit_code=code, error=told)
+    return report.as_document(result)
+
+
+def _code_of(error: GlancingError) -> ExitCode:
+    match error:
+        case CloudError():
+            return ExitCode.CLOUD
+        case ConfigError() | ImageListError():
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.IMAGES_FAILED
+
+
+def _catch_signals(stop: threading.Event) -> None:
+    """Turn the first SIGINT or SIGTERM into the end of the run, and later ones into nothing."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        raise RunInterrupted(_SIGNALS[signal.Signals(number)])
+
+    for number in _SIGNALS:
+        signal.signal(number, end)
+
+
+def print_result(document: Mapping[str, Any], stream: TextIO) -> None:
+    """JSON, or a table on a terminal; a reader that went away is no failure of the run."""
+    try:
+        if stream.isatty() and "images" in document:
+            _print_table(document)
+        else:
+            stream.write(json.dumps(document, ensure_ascii=True) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # Python would fail once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print_table(document: Mapping[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and rarely needed
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("image", "outcome", "id", "why")
+    for row in report.table_rows(document):
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
