@@ -659,7 +659,7 @@ def test_a_stop_while_the_sender_is_stuck_ends_the_thread() -> None:
 
 
 def test_closing_ends_a_source_that_blocks_and_its_hashing() -> None:
-    source = Stalling(cut(images.noise(2 * MIB)))
+    source = Stalling(cut(images.noise(2 * MIB)), rest=cut(bytes(4 * MIB)))
     pipeline = Pipeline(Stream(source), Checks(Expected()))
     body = upload_body(pipeline, reserve_bytes=MIB, on_close=source.go_on.set)
     body.wait_ready()
