@@ -121,6 +121,8 @@ def incoming_image(
     return NewImage(
         name=temporary_name(spec.name),
         disk_format=disk_format,
+        # Glance wants the parts of an Amazon image in a container of the same name.
+        container_format=disk_format if disk_format in ("aki", "ami", "ari") else "bare",
         tags=(old.tags if old else frozenset()) | {TAG},
         properties=MappingProxyType(properties),
         min_disk_gib=old.min_disk_gib if old else 0,
