@@ -79,7 +79,11 @@ def kept_image(stored: StoredImage) -> tuple[Digest, ...]:
 
 
 def wanted_properties(spec: Spec) -> dict[str, str]:
-    """The properties that a spec asks for, whatever its bytes turn out to be."""
+    """The properties that a spec asks for, whatever its bytes turn out to be.
+
+    Our marks are ours to set: what a list says under such a name is passed over.
+    """
+    theirs = {k: v for k, v in spec.properties.items() if not k.startswith(PROPERTY_PREFIX)}
     ours = {
         "glancing_identity": spec.identity,
         "glancing_name": spec.name,
@@ -88,7 +92,7 @@ def wanted_properties(spec: Spec) -> dict[str, str]:
         "mpid": spec.mpid,
         "version": spec.version,
     }
-    return {**spec.properties, **{key: value for key, value in ours.items() if value}}
+    return {**theirs, **{key: value for key, value in ours.items() if value}}
 
 
 def measured_properties(

@@ -75,13 +75,17 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Nothing may be done without the operator; ``hint`` is the way out."""
+    """Nothing may be done without the operator; ``hint`` is the way out.
+
+    ``bytes_unknown`` says that the source's validators may still show that nothing is to be done.
+    """
 
     spec: Spec
     kind: ErrorKind
     reason: str
     hint: str
     stored: StoredImage | None = None
+    bytes_unknown: bool = False
 
 
 Decision = Upload | Skip | Update | Replace | Refuse
@@ -130,7 +134,7 @@ def decide(
 
 def unread(decisions: Iterable[Decision]) -> tuple[Spec, ...]:
     """Specs of bare sources, whose validators may show that nothing has changed."""
-    return tuple(d.spec for d in decisions if isinstance(d, Replace) and d.bytes_unknown)
+    return tuple(d.spec for d in decisions if isinstance(d, Replace | Refuse) and d.bytes_unknown)
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -140,28 +144,37 @@ def compare_bytes(spec: Spec, stored: StoredImage) -> Bytes:
     """Compare by digests alone.
 
     Digests of one side of the decompressor prove both equality and difference. A digest of the
-    published file that equals one of the stored image proves equality too (then nothing was
-    compressed), but a difference across sides proves nothing.
+    published file that equals one of the stored image proves equality too, unless the file is known
+    to be compressed, but a difference across sides proves nothing. Digests of either side prove
+    equality by agreeing with one side, and difference only by disagreeing with both.
     """
     image = _by_algorithm(marks.kept_image(stored) + stored.digests)
     published = _by_algorithm(marks.kept_published(stored))
     expected = spec.expected
-    plain = expected.compression is Compression.NONE
-    strict = [
-        *_agreements(expected.image, image),
-        *_agreements(expected.published, {**image, **published} if plain else published),
-    ]
-    if strict:
-        return Bytes.SAME if all(strict) else Bytes.DIFFERENT
-    loose = [
-        *_agreements(expected.published, image),
-        *_agreements(expected.either, image),
-        *_agreements(expected.either, published),
-    ]
-    if any(loose):
+    if expected.compression is Compression.NONE:
+        published = {**published, **image}
+    either = {_agree(expected.either, image), _agree(expected.either, published)}
+    verdicts = {
+        _agree(expected.image, image),
+        _agree(expected.published, published),
+        True if True in either else _same_answer(either),
+    }
+    if False in verdicts:
+        return Bytes.DIFFERENT
+    uncompressed = expected.compression in (None, Compression.NONE)
+    if True in verdicts or (uncompressed and _agree(expected.published, image)):
         return Bytes.SAME
-    both_known = bool(image) and bool(published) and bool(expected.either)
-    return Bytes.DIFFERENT if loose and both_known else Bytes.UNKNOWN
+    return Bytes.UNKNOWN
+
+
+def _agree(digests: Iterable[Digest], known: Mapping[str, str]) -> bool | None:
+    """Whether all digests that can be compared are equal; None when none can be."""
+    answers = _agreements(digests, known)
+    return all(answers) if answers else None
+
+
+def _same_answer(answers: set[bool | None]) -> bool | None:
+    return answers.pop() if len(answers) == 1 else None
 
 
 def _agreements(digests: Iterable[Digest], known: Mapping[str, str]) -> list[bool]:
@@ -173,9 +186,20 @@ def _by_algorithm(digests: Iterable[Digest]) -> dict[str, str]:
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Order versions naturally: numbers as numbers, words as words, part by part."""
-    parts = re.findall(r"\d+|[^\W\d_]+", version)
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
+    """Order versions naturally: numbers as numbers, words as words, part by part.
+
+    Numbers are compared by length, then as text, so that one of a thousand digits is no trouble.
+    """
+    parts = re.findall(r"[0-9]+|[^\W0-9_]+", version)
+    return tuple(_number(part.lstrip("0")) if _is_number(part) else (0, 0, part) for part in parts)
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal()
+
+
+def _number(digits: str) -> tuple[int, int, str]:
+    return (1, len(digits), digits)
 
 
 class _Age(Enum):
@@ -222,21 +246,27 @@ class _Index:
 
 def _matchable(inventory: Sequence[StoredImage]) -> list[StoredImage]:
     """Images that hold data and are neither backups nor being filled."""
-    bearers = {(stored.name, stored.mpid) for stored in inventory if stored.mpid}
+    bearers = {(stored.name, stored.mpid) for stored in inventory}
+    ours = {stored.mpid for stored in inventory if stored.state}
     return [
         stored
         for stored in inventory
         if stored.status in ("active", "deactivated")
         and stored.state not in (State.BACKUP, State.INCOMING)
-        and not _is_seed_backup(stored, bearers)
+        and not _is_seed_backup(stored, bearers, ours)
     ]
 
 
-def _is_seed_backup(stored: StoredImage, bearers: set[tuple[str, str]]) -> bool:
-    """The seed left backups as ``X_old`` with the mpid of ``X`` and no further mark."""
+def _is_seed_backup(
+    stored: StoredImage, bearers: set[tuple[str, str | None]], ours: set[str | None]
+) -> bool:
+    """The seed left backups as ``X_old`` with the mpid of ``X`` and no further mark.
+
+    They stay backups when ``X`` has become one of ours and may bear another name by now.
+    """
     if stored.state or not stored.mpid or not stored.name.endswith("_old"):
         return False
-    return (stored.name.removesuffix("_old"), stored.mpid) in bearers
+    return (stored.name.removesuffix("_old"), stored.mpid) in bearers or stored.mpid in ours
 
 
 def newest_good(images: Iterable[StoredImage]) -> list[StoredImage]:
@@ -273,7 +303,10 @@ class _Case:
 
 @dataclass(slots=True)
 class _Desk:
-    """What all cases of one run share; remembers which entry wanted which name first."""
+    """What all cases of one run share.
+
+    It remembers which entry wanted which name first, and which got which stored image.
+    """
 
     specs: tuple[Spec, ...]
     index: _Index
@@ -282,6 +315,7 @@ class _Desk:
     by_identity: dict[str, Spec] = field(init=False)
     seen_names: dict[str, Spec] = field(default_factory=dict)
     seen_identities: dict[str, Spec] = field(default_factory=dict)
+    taken: dict[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.by_identity = {spec.identity: spec for spec in reversed(self.specs)}
@@ -290,11 +324,18 @@ class _Desk:
         case = self._case(spec)
         self.seen_names.setdefault(spec.name, spec)
         self.seen_identities.setdefault(spec.identity, spec)
-        for rule in _RULES:
-            decision = rule(case)
-            if decision is not None:
-                return _with_surplus(decision, case)
-        return Upload(spec, "Glance has nothing of the kind")
+        answers = (rule(case) for rule in _RULES)
+        decision = next((answer for answer in answers if answer is not None), None)
+        if decision is None:
+            return Upload(spec, "Glance has nothing of the kind")
+        return self._take(_with_surplus(decision, case))
+
+    def _take(self, decision: Decision) -> Decision:
+        """Give a stored image to one entry only: the first that does something with it."""
+        if isinstance(decision, Upload | Refuse):
+            return decision
+        earlier = self.taken.setdefault(decision.stored.id, decision.spec)
+        return decision if earlier is decision.spec else _already_taken(decision, earlier)
 
     def _case(self, spec: Spec) -> _Case:
         bearers = tuple(self.index.by_name[spec.name])
@@ -337,23 +378,22 @@ def _with_surplus(decision: Decision, case: _Case) -> Decision:
 
 
 def _entry_clash(case: _Case) -> Decision | None:
-    earlier = case.earlier_by_identity
-    if earlier is not None and earlier.name == case.spec.name:
-        return Refuse(
-            case.spec,
-            ErrorKind.AMBIGUOUS,
-            f"is the same image as {_place(earlier)}",
-            "entries that differ only in user info or query count as one image: keep one of them",
-        )
-    earlier = case.earlier_by_name or earlier
-    if earlier is None:
-        return None
-    return Refuse(
-        case.spec,
-        ErrorKind.NAME_TAKEN,
-        f"name taken: {_place(case.spec)} wants {case.spec.name!r}, which {_place(earlier)} wants",
-        "give one of the two another name, or take it off the list",
-    )
+    named, same = case.earlier_by_name, case.earlier_by_identity
+    here = _place(case.spec)
+    if named is not None:
+        reason = f"name taken: {here} wants {case.spec.name!r}, which {_place(named)} wants"
+        way_out = _ONE_IMAGE if named is same else "give one of the two another name, or remove it"
+        return Refuse(case.spec, ErrorKind.NAME_TAKEN, reason, way_out)
+    if same is not None:
+        reason = f"{here} is the same image as {_place(same)}"
+        return Refuse(case.spec, ErrorKind.AMBIGUOUS, reason, _ONE_IMAGE)
+    return None
+
+
+_ONE_IMAGE = (
+    "entries that differ only in user info or query count as one image:"
+    " keep one of them, or give each its own name and id="
+)
 
 
 def _name_borne_by_another(case: _Case) -> Decision | None:
@@ -368,17 +408,19 @@ def _deactivated(case: _Case) -> Decision | None:
     current = case.current
     if current is None or current.status != "deactivated":
         return None
-    match compare_bytes(case.spec, current):
-        case Bytes.SAME:
-            return Skip(case.spec, current, "same bytes, and deactivated by an administrator")
-        case Bytes.DIFFERENT | Bytes.UNKNOWN:
-            return Refuse(
-                case.spec,
-                ErrorKind.DEACTIVATED,
-                f"image {current.id} is deactivated, and its bytes are to change",
-                "reactivate it or delete it, then run again",
-                current,
-            )
+    otherwise = (
+        _current_same_bytes(case) or _import_other_bytes(case) or _current_other_version(case)
+    )
+    if isinstance(otherwise, Skip | Update):
+        return Skip(case.spec, current, f"{otherwise.reason}; deactivated by an administrator")
+    return Refuse(
+        case.spec,
+        ErrorKind.DEACTIVATED,
+        f"image {current.id} is deactivated, and its bytes are not known to be the wanted ones",
+        "reactivate it or delete it, then run again",
+        current,
+        bytes_unknown=isinstance(otherwise, Replace) and otherwise.bytes_unknown,
+    )
 
 
 def _current_same_bytes(case: _Case) -> Decision | None:
@@ -485,16 +527,19 @@ _RULES: tuple[Callable[[_Case], Decision | None], ...] = (
 
 
 def _skip_or_update(case: _Case, stored: StoredImage, reason: str) -> Decision:
-    # An image that glancing did not make is matched by name for `import`, but never changed.
-    change = marks.update_change(case.spec, stored) if stored.marked else None
+    # `import` matches by name what glancing did not make, or made for another entry; neither is
+    # changed: the one is not ours, and the other's entry would no longer find it.
+    ours = stored.marked and stored.identity == case.spec.identity
+    change = marks.update_change(case.spec, stored) if ours else None
     if change is None:
-        return Skip(case.spec, stored, f"{reason}, same properties")
+        return Skip(case.spec, stored, f"{reason}, same properties" if ours else reason)
     return Update(case.spec, stored, change, f"{reason}, other {_changed(change)}")
 
 
 def _by_validators(case: _Case, stored: StoredImage) -> Decision:
     now = str(case.desk.validators.get(case.spec.identity, ""))
-    if now and now == stored.properties.get("glancing_validators"):
+    same_source = stored.marked and stored.identity == case.spec.identity
+    if now and same_source and now == stored.properties.get("glancing_validators"):
         return _skip_or_update(case, stored, "the source has not changed since")
     return Replace(case.spec, stored, "bytes unknown", bytes_unknown=True)
 
@@ -545,6 +590,16 @@ def _name_taken_in_glance(spec: Spec, bearer: StoredImage) -> Refuse:
         f"name taken in Glance: image {bearer.id} bears the name {spec.name!r}",
         "rename or remove that image, or run again once its own entry has renamed it",
         bearer,
+    )
+
+
+def _already_taken(decision: Skip | Update | Replace, earlier: Spec) -> Refuse:
+    return Refuse(
+        decision.spec,
+        ErrorKind.AMBIGUOUS,
+        f"ambiguous: image {decision.stored.id} goes to {_place(earlier)} in this run",
+        "run again, or take one of the two off the list",
+        decision.stored,
     )
 
 
