@@ -16,6 +16,7 @@ import click
 from glancing import __version__
 from glancing.errors import ConfigError, ErrorKind, ExitCode
 from glancing.model import ALGORITHMS, LocalPath, Location, Options, Url
+from glancing.sharding import Shard
 
 if TYPE_CHECKING:
     pass
@@ -77,6 +78,20 @@ class _LocationType(click.ParamType[Location]):
         if not text or "://" in text:
             self.fail("neither a path nor an http or https URL", param, ctx)
         return LocalPath(Path(text))
+
+
+class _ShardType(click.ParamType[Shard]):
+    """One part of several: ``I/N``."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _UrlType(click.ParamType[Url]):
@@ -186,6 +201,12 @@ _lists = _together(
         help="An image list, a file or URL; may be repeated.",
     ),
     _option("--only", multiple=True, metavar="NAME|ID", help="Act on these entries alone."),
+    _option(
+        "--shard",
+        type=_ShardType(),
+        default="0/1",
+        help="Act on one part of N, counted from 0; the parts share the list between them.",
+    ),
     _option("--adopt", is_flag=True, help="Take over images of the same bytes made by others."),
 )
 
@@ -317,6 +338,7 @@ def _options(flags: dict[str, Any]) -> Options:
         disk_format=flags["disk_format"],
         jobs=flags["jobs"],
         only=flags.get("only", ()),
+        shard=flags.get("shard", Shard()),
         max_size_bytes=flags["max_size"],
     )
 

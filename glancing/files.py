@@ -166,7 +166,7 @@ class Directories:
         self._work_dir = work_dir
         self._backup_dir = backup_dir
 
-    def check(self) -> None:
+    def check(self, *, spool_needed: bool = False) -> None:
         """Raise ConfigError unless every directory that was asked for can be written to."""
         for path, what in ((self._work_dir, "work"), (self._backup_dir, "backup")):
             if path is None:
@@ -175,6 +175,24 @@ class Directories:
                 raise ConfigError(f"{path}: the {what} directory does not exist")
             if not os.access(path, os.W_OK | os.X_OK):
                 raise ConfigError(f"{path}: the {what} directory cannot be written to")
+        if spool_needed and not self.can_spool:
+            raise ConfigError(
+                "no temporary folder can be written to, and --spool needs one",
+                hint="name a directory with --work-dir",
+            )
+
+    @property
+    def can_spool(self) -> bool:
+        """Whether there is a directory for spools at all."""
+        return self._spool_directory() is not None
+
+    def _spool_directory(self) -> Path | None:
+        if self._work_dir is not None:
+            return self._work_dir
+        try:
+            return Path(tempfile.gettempdir())
+        except FileNotFoundError:  # a read-only root without any temporary folder
+            return None
 
     def spool(self, name: str, pieces: Iterable[bytes], size_bytes: int | None) -> Path:
         """Write pieces to a new file that only this user can read; removed again on failure.
@@ -182,7 +200,9 @@ class Directories:
         Raises StoreError, NO_SPACE when the disk is or would become full. What the pieces raise
         passes through.
         """
-        directory = self._work_dir or Path(tempfile.gettempdir())
+        directory = self._spool_directory()
+        if directory is None:
+            raise StoreError("there is no directory to spool to", kind=ErrorKind.NO_SPACE)
         _require_space(directory, size_bytes)
         suffix = "-" + _encoded(name, SPOOL_NAME_BYTES)
         with _disk_errors(directory):
@@ -198,12 +218,14 @@ class Directories:
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether a spool of this size fits into the work directory."""
-        directory = self._work_dir or Path(tempfile.gettempdir())
+        directory = self._spool_directory()
+        if directory is None:
+            return False
         try:
             _require_space(directory, size_bytes)
         except StoreError:
             return False
-        return os.access(directory, os.W_OK | os.X_OK)
+        return True
 
     def back_up(self, image: StoredImage, pieces: Iterable[bytes]) -> Path:
         """Write a copy to the backup directory; its name appears when all is safely on disk.

@@ -165,7 +165,8 @@ class Job:
     def _asked_for(self, wanted: Wanted) -> Wanted:
         """Forget failures of entries that nobody asked for; ConfigError when one asked is none.
 
-        Entries that can be read all stay: what they claim counts for the decisions.
+        Entries that can be read all stay: what they claim counts for the decisions. Every shard
+        tells all failures, because what could not be read may have been its own.
         """
         only = self.options.only
         known = {word for spec in wanted.specs for word in _names_of(spec)}
@@ -176,7 +177,8 @@ class Job:
         return replace(wanted, failures=tuple(asked))
 
     def _is_asked_for(self, spec: Spec) -> bool:
-        return not self.options.only or not _names_of(spec).isdisjoint(self.options.only)
+        wanted = not self.options.only or not _names_of(spec).isdisjoint(self.options.only)
+        return wanted and self.options.shard.has(spec.identity)
 
     def _act(
         self, carrier: _Carrier, decisions: Sequence[plan.Decision]

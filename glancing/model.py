@@ -21,6 +21,8 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from glancing.sharding import Shard
+
 MIB = 1024 * 1024
 
 # --- where bytes come from ------------------------------------------------------------------------
@@ -626,6 +628,7 @@ class Options:
     disk_format: str | None = None
     jobs: int = 2
     only: tuple[str, ...] = ()
+    shard: Shard = field(default_factory=Shard)
     max_size_bytes: int = 1024**4
 
 

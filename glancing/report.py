@@ -94,3 +94,79 @@ def table_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         )
         for image in document["images"]
     ]
+
+
+# --- other forms of the same result ---------------------------------------------------------------
+
+_TERMINATION_BYTES = 4096  # Kubernetes keeps no more of a container's termination message
+
+
+def last_words(document: Mapping[str, Any]) -> str:
+    """The result in a few lines, for ``kubectl describe``: the code, the counts, what failed."""
+    counts = ", ".join(f"{count} {name}" for name, count in _nonzero(document))
+    lines = [f"glancing {document['command']}: exit code {document['exit_code']}; {counts}"]
+    if document.get("error"):
+        lines.append(_sentence(document["error"]))
+    lines += [
+        f"{image['name'] or image['descriptor']}: {_sentence(image['error'])}"
+        for image in document.get("images", ())
+        if image["error"]
+    ]
+    return _cut("\n".join(lines) + "\n")
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The result as a Markdown table, for the summary page of a CI pipeline."""
+    counts = ", ".join(f"{count} {name}" for name, count in _nonzero(document)) or "no images"
+    lines = [f"### glancing {document['command']}: {counts}", ""]
+    if document.get("error"):
+        lines += [f"**{_cell(_sentence(document['error']))}**", ""]
+    rows = table_rows(document) if document.get("images") else []
+    if rows:
+        lines += ["| image | decision | outcome | id | why |", "|---|---|---|---|---|"]
+        for image, (name, outcome, image_id, why) in zip(document["images"], rows, strict=True):
+            cells = (name, image["decision"], outcome, image_id, why)
+            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def github_annotations(document: Mapping[str, Any]) -> list[str]:
+    """GitHub's workflow commands, one for each image that was refused or failed."""
+    return [
+        f"::error title={_property(image['name'] or image['descriptor'])}::"
+        f"{_data(_sentence(image['error']))}"
+        for image in document.get("images", ())
+        if image["error"]
+    ]
+
+
+def _nonzero(document: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(name, count) for name, count in document.get("counts", {}).items() if count]
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    hint = f" ({error['hint']})" if error["hint"] else ""
+    return f"{error['kind']}: {error['message']}{hint}"
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= _TERMINATION_BYTES:
+        return data.decode()
+    return data[: _TERMINATION_BYTES - 8].decode("utf-8", "ignore") + "\n…\n"
+
+
+def _cell(text: str) -> str:
+    """A table's cell: nothing in it may end the cell, the row or begin mark-up."""
+    plain = " ".join(str(text).split())
+    for mark in "\\|<>`*_[]":
+        plain = plain.replace(mark, f"\\{mark}" if mark not in "<>" else f"&#{ord(mark)};")
+    return plain
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

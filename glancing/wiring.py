@@ -47,6 +47,7 @@ from glancing.model import (
     Url,
     Validators,
 )
+from glancing.outlets import tell_scheduler
 from glancing.report import RunResult
 from glancing.settings import cloud_environment
 from glancing.sums import write_sums_of
@@ -128,7 +129,10 @@ class Session:
     ) -> Job:
         """A run of ``command``; raises ConfigError when a directory cannot be used."""
         directories = Directories(work_dir=work_dir, backup_dir=backup_dir)
-        directories.check()
+        directories.check(spool_needed=options.spool)
+        if not directories.can_spool:
+            reason = "no work directory can be written to: one pass only, no second attempt by disk"
+            self.events.warning("work_dir.unusable", reason=reason)
         tools = self.tools(directories)
         catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace)
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
@@ -184,7 +188,9 @@ def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verb
         seconds=document.get("seconds"),
         counts=document.get("counts"),
     )
-    print_result(session.redactor.value(document), sys.stdout)
+    told = session.redactor.value(document)
+    print_result(told, sys.stdout)
+    tell_scheduler(told, os.environ, sys.stderr)
     return int(document["exit_code"])
 
 
