@@ -74,7 +74,7 @@ def connect() -> GlanceStore:
         images = connection.image
         images.get_endpoint_data()
     except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
-        raise ConfigError(f"the cloud's credentials are incomplete: {error}", hint=_HOW) from error
+        raise _incomplete(error) from error
     except openstack.exceptions.ConfigException as error:
         raise ConfigError(f"no cloud is configured: {error}", hint=_HOW) from error
     except (ksa.Unauthorized, ksa.Forbidden) as error:
@@ -120,6 +120,12 @@ class _RetryingSession(Session):
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
         super().__init__(*args, **{"connect_retries": _CONNECT_RETRIES, **arguments})
+
+
+def _incomplete(error: Exception) -> ConfigError:
+    if "auth_url" in str(error):
+        return ConfigError("no cloud is configured", hint=_HOW)
+    return ConfigError(f"the cloud's credentials are incomplete: {error}", hint=_HOW)
 
 
 def _login_refused(error: Exception) -> CloudError:

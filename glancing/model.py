@@ -602,6 +602,18 @@ class Events(Protocol):
     def error(self, event: str, **fields: Any) -> None: ...
 
 
+class Progress(Protocol):
+    """Where it is shown how far images are."""
+
+    def advanced(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        """So much of an image was read; ``total_bytes`` is None while nobody knows."""
+        ...
+
+    def ended(self, name: str) -> None:
+        """The image is no longer being read."""
+        ...
+
+
 StoreFactory = Callable[[], ImageStore]
 
 
