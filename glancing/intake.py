@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glancing.errors import ErrorKind, UnsafeImageError
+from glancing.errors import DownloadError, ErrorKind, UnsafeImageError
 from glancing.model import (
     Clock,
     Events,
@@ -172,12 +172,13 @@ class Receiver:
     def _watched(self, pipeline: Pipeline, spec: Spec) -> Iterator[bytes]:
         """Say how far a transfer is, and from time to time that a long one is alive."""
         clock, done_bytes = self.tools.clock, 0
-        told_s = clock.monotonic_s()
+        told_s = started_s = clock.monotonic_s()
         progress = self.tools.progress
         with closing(iter(pipeline)) as pieces:
             try:
                 for piece in pieces:
                     done_bytes += len(piece)
+                    self._enforce_limit(clock.monotonic_s() - started_s)
                     progress.advanced(spec.name, done_bytes, pipeline.image_size_bytes)
                     if clock.monotonic_s() - told_s >= _PROGRESS_S:
                         told_s = clock.monotonic_s()
@@ -186,3 +187,13 @@ class Receiver:
                     yield piece
             finally:
                 progress.ended(spec.name)
+
+    def _enforce_limit(self, passed_s: float) -> None:
+        """Other runs take an image for abandoned once its time is over, so it has to be."""
+        if passed_s <= self.options.image_timeout_s:
+            return
+        raise DownloadError(
+            f"the image took longer than {self.options.image_timeout_s:.0f} seconds",
+            kind=ErrorKind.STALLED,
+            hint="--image-timeout sets what is allowed",
+        )

@@ -4,7 +4,8 @@
 
 1. read the lists, and the metadata they point to (``catalogue``); nothing is touched before all of
    it was read
-2. log in, and read the inventory: all images of our own project (``glance``)
+2. log in, read the inventory: all images of our own project (``glance``), and clear away what dead
+   runs left (``survey``)
 3. ask the sources of bare URLs whether they have changed (``download``)
 4. decide, for every entry, from these facts alone (``plan``)
 5. carry the decisions out, several at once (``publisher``): upload, replace, update, retire. A dry
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, assert_never
 
-from glancing import digests, plan
+from glancing import digests, plan, survey
 from glancing.catalogue import Catalogue, ImportRequest, Wanted, failed_row
 from glancing.crew import Crew
 from glancing.errors import (
@@ -32,6 +33,7 @@ from glancing.errors import (
     GlancingError,
     InterruptedRunError,
     RunInterrupted,
+    StoreError,
     VerificationError,
 )
 from glancing.intake import Receiver, Tools
@@ -39,6 +41,7 @@ from glancing.model import (
     Digest,
     ErrorReport,
     ImageResult,
+    ImageStore,
     Integrity,
     Location,
     Measured,
@@ -52,6 +55,7 @@ from glancing.model import (
 )
 from glancing.publisher import Publisher
 from glancing.report import RunResult, exit_code
+from glancing.survey import Survey
 
 _CLEANING_UP_S = 8.0  # Kubernetes kills 30 s after it asked; docker stop after 10 s
 _ASKING = 8
@@ -123,16 +127,23 @@ class Job:
         self, specs: Sequence[Spec], policy: plan.Policy
     ) -> tuple[list[ImageResult], ExitCode | None]:
         store = self.connect() if self.connect else None
-        inventory = store.inventory() if store else ()
-        if store is None:
-            self.tools.events.warning("glance.not_consulted", reason="no cloud is configured")
-        decisions, failures = self._decisions(specs, inventory, policy)
-        reported = (stored.hash_algorithm for stored in inventory)
+        found = self._survey(store, specs)
+        decisions, failures = self._decisions(specs, found.inventory, policy)
+        reported = (stored.hash_algorithm for stored in found.inventory)
         algorithms = tuple(dict.fromkeys(("md5", "sha512", *filter(None, reported))))
         receiver = Receiver(self.tools, self.options, algorithms)
-        publisher = Publisher(store, inventory, receiver, self.run_id) if store else None
-        carrier = _Carrier(self.mode, receiver, publisher, failures)
+        publisher = Publisher(store, found.inventory, receiver, self.run_id) if store else None
+        carrier = _Carrier(self.mode, receiver, publisher, failures, found.busy)
         return self._act(carrier, [d for d in decisions if self._is_asked_for(d.spec)])
+
+    def _survey(self, store: ImageStore | None, specs: Sequence[Spec]) -> Survey:
+        if store is None:
+            self.tools.events.warning("glance.not_consulted", reason="no cloud is configured")
+            return Survey(inventory=())
+        if self.mode is not Mode.APPLY:
+            return survey.look(store)
+        asked = {spec.identity for spec in specs if self._is_asked_for(spec)}
+        return survey.clear(store, self.tools, asked)
 
     def _decisions(
         self, specs: Sequence[Spec], inventory: Sequence[StoredImage], policy: plan.Policy
@@ -202,13 +213,15 @@ class Job:
 class _Carrier:
     """Carries out decisions as far as the mode goes, and tells what became of each.
 
-    ``unanswered`` has, by identity, sources that were asked whether they changed and failed.
+    ``unanswered`` has, by identity, sources that were asked whether they changed and failed;
+    ``busy`` the identities that another run is at.
     """
 
     mode: Mode
     receiver: Receiver
     publisher: Publisher | None
     unanswered: dict[str, GlancingError]
+    busy: frozenset[str] = frozenset()
 
     def carry_out(self, decision: plan.Decision) -> ImageResult:
         """Do it; whatever goes wrong becomes the row of this one image."""
@@ -256,9 +269,12 @@ class _Carrier:
     def _published(
         self, decision: plan.Upload | plan.Replace, old: StoredImage | None
     ) -> ImageResult:
+        identity = decision.spec.identity
+        if identity in self.busy:
+            raise StoreError("another run is at this image", kind=ErrorKind.BUSY)
         self._require_digest(decision.spec)
-        if decision.spec.identity in self.unanswered:
-            raise self.unanswered[decision.spec.identity]
+        if identity in self.unanswered:
+            raise self.unanswered[identity]
         match self.mode:
             case Mode.PLAN:
                 self._ask_source(decision.spec)
@@ -418,8 +434,8 @@ def _of_image(measured: Measured) -> tuple[Digest, ...]:
 
 
 def _failed(decision: plan.Decision, error: GlancingError) -> ImageResult:
-    refused = error.kind is ErrorKind.NO_DIGEST
-    row = _row(decision, Outcome.REFUSED if refused else Outcome.FAILED, None)
+    special = {ErrorKind.NO_DIGEST: Outcome.REFUSED, ErrorKind.BUSY: Outcome.BUSY}
+    row = _row(decision, special.get(error.kind, Outcome.FAILED), None)
     return replace(row, error=ErrorReport(error.kind.value, error.message, error.hint))
 
 

@@ -8,6 +8,7 @@ plays (``glancing_state``). The README lists them for users.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -49,6 +50,7 @@ _OF_THE_BYTES = (
     "stores",
     "user_id",
 )
+_RECORDS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:glancing:records")
 _SEED_MARKS = ("mpid", "version")
 _MAX_VALUE_CHARACTERS = 65_535 // 4  # Glance keeps a TEXT column, of bytes on some databases
 
@@ -176,6 +178,17 @@ def inherited_properties(old: StoredImage | None) -> dict[str, str]:
     if old is None:
         return {}
     return {key: value for key, value in old.properties.items() if _is_inherited(key)}
+
+
+def record_id(project_id: str, spec: Spec, validators: Validators, attempt: int) -> str:
+    """The id of the record for an attempt at these bytes, the same for every run that tries.
+
+    Glance never gives an id twice, not even after its image was deleted, so each attempt has one of
+    its own.
+    """
+    content = spec.version or format_digests(spec.expected.digests) or str(validators)
+    parts = (project_id, spec.name, spec.identity, content, str(attempt))
+    return str(uuid.uuid5(_RECORDS, "\0".join(parts)))
 
 
 def temporary_name(name: str) -> str:

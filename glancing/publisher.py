@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from glancing.errors import (
     StoreError,
 )
 from glancing.intake import Intake, Receiver
+from glancing.leftovers import Life, is_incoming, life_of
 from glancing.model import (
     Digest,
     ImageChange,
@@ -36,7 +37,9 @@ from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
 _ATTEMPTS = 3
-_IMAGE_TIMEOUT = timedelta(hours=2)
+_IDS = 1000
+# After its last byte an upload may still take as long as the store waits for Glance's answer.
+_LAST_ANSWER = timedelta(minutes=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Publisher:
     ) -> None:
         self._store = store
         self._inventory = tuple(inventory)
+        self._known = frozenset(stored.id for stored in self._inventory)
         self._receiver = receiver
         self._tools = receiver.tools
         self._options = receiver.options
@@ -199,11 +203,35 @@ class Publisher:
                 raise
 
     def _create(self, spec: Spec, old: StoredImage | None, intake: Intake) -> StoredImage:
-        deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
-        disk_format = intake.announce_format()
-        return self._store.create(
-            marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
+        """Create the record under an id that two runs cannot both get.
+
+        All runs at one image derive the same ids in the same order. One that is taken belongs to a
+        run that is alive, which makes this image busy, or is spent: then the next one is tried.
+        """
+        record = marks.incoming_image(
+            spec, intake.announce_format(), old, self._run_id, self._deadline()
         )
+        for attempt in range(_IDS):
+            image_id = marks.record_id(self._store.project_id, spec, intake.validators, attempt)
+            made = self._store.create(replace(record, id=image_id))
+            if made is not None:
+                return made
+            self._require_spent(image_id)
+        raise StoreError(f"the ids of {_IDS} attempts are all spent")
+
+    def _require_spent(self, image_id: str) -> None:
+        """Raise StoreError ``busy`` when another run is at an image, or has just made it."""
+        holder = self._store.get(image_id)
+        if holder is None or holder.id in self._known:
+            return
+        if is_incoming(holder) and life_of(holder, self._store.now()) is Life.DEAD:
+            return
+        raise StoreError(f"another run is at this image ({holder.id})", kind=ErrorKind.BUSY)
+
+    def _deadline(self) -> datetime:
+        """Past it nobody is at the image any more: our own limit, and Glance's last answer."""
+        limit = timedelta(seconds=self._options.image_timeout_s) + _LAST_ANSWER
+        return self._store.now() + limit
 
     def _send(self, record: StoredImage, body: Body) -> None:
         try:
