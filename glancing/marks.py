@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ from glancing.model import (
     Compression,
     Digest,
     ImageChange,
+    Integrity,
     Location,
     Measured,
     NewImage,
@@ -171,6 +173,26 @@ def update_change(spec: Spec, stored: StoredImage) -> ImageChange | None:
     if not changed and name is None and tags is None:
         return None
     return ImageChange(name=name, tags=tags, properties=MappingProxyType(changed))
+
+
+def confirm_change(
+    spec: Spec, stored: StoredImage, measured_marks: Mapping[str, str]
+) -> ImageChange | None:
+    """What has to change on an image whose bytes turned out to be the wanted ones.
+
+    None when nothing was learnt. How well the bytes are proven is only ever raised, and the run
+    that made the image stays the one that made it.
+    """
+    wanted = update_change(spec, stored) or ImageChange()
+    proven = measured_marks.get("glancing_integrity") == Integrity.PUBLISHED
+    passed_over = {"glancing_run"} | (set() if proven else {"glancing_integrity"})
+    learnt = {
+        key: value
+        for key, value in measured_marks.items()
+        if key not in passed_over and stored.properties.get(key) != value
+    }
+    change = replace(wanted, properties=MappingProxyType({**wanted.properties, **learnt}))
+    return None if change == ImageChange() else change
 
 
 def inherited_properties(old: StoredImage | None) -> dict[str, str]:

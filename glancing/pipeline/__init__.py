@@ -316,7 +316,10 @@ class _Verdict:
 
     def _fail(self, sentence: str, kind: ErrorKind) -> None:
         self.mismatched.append(sentence)
-        self._failures.append(VerificationError(f"wrong {sentence}", kind=kind))
+        self._failures.append(VerificationError(f"wrong {sentence}", kind=kind, hint=_WAY_OUT))
+
+
+_WAY_OUT = "this is not what was published: try later, ask the publisher, or accept it by --force"
 
 
 def _value(side: _Side, algorithm: str) -> str:
