@@ -248,7 +248,7 @@ class _Carrier:
             case plan.Refuse():
                 return _refused(decision)
             case plan.Skip():
-                self._retire(decision.retire)
+                self._retire(decision.stored.id, decision.retire)
                 return _row(decision, Outcome.UNCHANGED, decision.stored)
             case plan.Update():
                 return self._updated(decision)
@@ -263,7 +263,7 @@ class _Carrier:
         if self.mode is not Mode.APPLY or self.publisher is None:
             return _row(decision, Outcome.PLANNED, decision.stored)
         self.publisher.update(decision.stored, decision.change)
-        self._retire(decision.retire)
+        self._retire(decision.stored.id, decision.retire)
         return _row(decision, Outcome.UPDATED, decision.stored)
 
     def _published(
@@ -299,7 +299,7 @@ class _Carrier:
         assert self.publisher is not None  # noqa: S101 - a run that applies has logged in
         done = self.publisher.publish(decision.spec, old)
         if isinstance(decision, plan.Replace):
-            self._retire(decision.retire)
+            self._retire(done.image_id, decision.retire)
         made = Outcome.REPLACED if old else Outcome.UPLOADED
         return _with_bytes(
             _row(decision, Outcome.UNCHANGED if done.unchanged else made, None),
@@ -311,11 +311,9 @@ class _Carrier:
             kept_path=_text(done.kept_path),
         )
 
-    def _retire(self, surplus: Sequence[StoredImage]) -> None:
-        if self.mode is not Mode.APPLY or self.publisher is None:
-            return
-        for stored in surplus:
-            self.publisher.retire(stored)
+    def _retire(self, current_id: str | None, surplus: Sequence[StoredImage]) -> None:
+        if self.mode is Mode.APPLY and self.publisher is not None:
+            self.publisher.retire_surplus(current_id, surplus)
 
     def _require_digest(self, spec: Spec) -> None:
         """Say what the digests of an image are worth, and refuse it where that is too little."""

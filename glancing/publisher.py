@@ -123,6 +123,16 @@ class Publisher:
         """Change name or properties of an image whose bytes are right."""
         self._store.update(stored, change)
 
+    def retire_surplus(self, current_id: str | None, surplus: Iterable[StoredImage]) -> None:
+        """Make further images of one identity backups: a run ended before it could.
+
+        What that run may not have done either is to share the current one with the same projects.
+        """
+        for stored in surplus:
+            if current_id:
+                self._share(stored, current_id)
+            self.retire(stored)
+
     def retire(self, stored: StoredImage) -> StoredImage:
         """Make an image the previous version; the one that was so far gets a dated name first."""
         name = marks.backup_name(stored.name)
