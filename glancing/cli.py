@@ -313,7 +313,7 @@ def _job(
     *,
     cloud_needed: bool = True,
 ) -> Any:
-    from glancing.job import Mode  # noqa: PLC0415
+    from glancing.carrier import Mode  # noqa: PLC0415
 
     mode = Mode.PLAN if command == "plan" else Mode.VERIFY if options.dry_run else Mode.APPLY
     return session.job(

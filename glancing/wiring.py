@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from glancing import logs, report
+from glancing.carrier import Mode
 from glancing.catalogue import Catalogue
 from glancing.download import HttpSources
 from glancing.errors import (
@@ -35,7 +36,7 @@ from glancing.errors import (
 )
 from glancing.files import Directories, LocalSources, write_sums
 from glancing.intake import NoProgress, Tools
-from glancing.job import Job, Mode
+from glancing.job import Job
 from glancing.model import (
     ErrorReport,
     Events,

@@ -16,11 +16,12 @@ from types import MappingProxyType
 
 import pytest
 
+from glancing.carrier import Mode
 from glancing.catalogue import Catalogue, ImportRequest
 from glancing.errors import ConfigError, ErrorKind, ExitCode
 from glancing.files import Directories
 from glancing.intake import Tools
-from glancing.job import Job, Mode
+from glancing.job import Job
 from glancing.model import (
     TAG,
     Digest,
