@@ -187,7 +187,7 @@ def test_an_image_that_has_everything_needs_no_change() -> None:
 def test_an_update_changes_what_differs_and_nothing_else() -> None:
     change = marks.update_change(replace(SPEC, name="db"), OLD)
     assert change is not None
-    assert change.name == "db" and change.tags == {"production", TAG}
+    assert (change.name, change.tags) == ("db", frozenset({"production", TAG}))
     assert (change.visibility, change.hidden, change.protected) == (None, None, None)
     assert change.remove == frozenset()
     assert change.properties == {
