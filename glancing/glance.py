@@ -9,6 +9,8 @@ becomes an active image with the wrong bytes.
 
 from __future__ import annotations
 
+import html
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -41,6 +43,7 @@ _CONNECT_RETRIES = 4
 _TIMEOUT_S = 60.0
 # After the last byte Glance may still have to hand the data to its own store.
 _UPLOAD_TIMEOUT_S = 900.0
+_CHUNK_BYTES = 64 * 1024
 _PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
 # Of the fields of an image's schema these are no additional properties (Image API v2).
 _CORE_FIELDS = frozenset(
@@ -64,18 +67,26 @@ _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
 _TRANSIENT_STATUS = frozenset({401, 404, 408, 409, 410, 429, 500, 502, 503, 504})
 
 
-def connect() -> GlanceStore:
+def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
     """Log in with the ``OS_*`` variables or ``clouds.yaml`` and find the image service.
+
+    ``page_images`` is how many images one page of a listing may have.
 
     Raises ConfigError when no cloud is configured, CloudError when it cannot be used.
     """
     try:
         connection = openstack.connection.Connection(config=_cloud_region())
         project_id = connection.session.get_project_id()
+        if not project_id:
+            raise _no_project()
         images = connection.image
         images.get_endpoint_data()
     except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
         raise _incomplete(error) from error
+    except openstack.exceptions.ServiceDisabledException as error:
+        raise CloudError(
+            "the cloud's catalogue names no image service", hint="check OS_REGION_NAME"
+        ) from error
     except openstack.exceptions.ConfigException as error:
         raise ConfigError(f"no cloud is configured: {error}", hint=_HOW) from error
     except (ksa.Unauthorized, ksa.Forbidden) as error:
@@ -87,13 +98,12 @@ def connect() -> GlanceStore:
         ) from error
     except (ksa.ClientException, openstack.exceptions.SDKException) as error:
         raise CloudError(f"the cloud cannot be used: {_short(str(error))}") from error
-    if not project_id:
-        raise CloudError(
-            "the login is not scoped to a project",
-            kind=ErrorKind.LOGIN_REFUSED,
-            hint="set OS_TENANT_NAME or OS_PROJECT_NAME",
-        )
-    return GlanceStore(images, project_id)
+    except OSError as error:
+        raise ConfigError(
+            f"a file that the cloud's configuration names cannot be read: {_short(str(error))}",
+            hint="check OS_CACERT, OS_CERT and OS_KEY",
+        ) from error
+    return GlanceStore(images, project_id, page_images)
 
 
 _HOW = "set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and OS_TENANT_NAME, or OS_CLOUD and clouds.yaml"
@@ -103,12 +113,21 @@ def _cloud_region() -> openstack.config.cloud_region.CloudRegion:
     config = openstack.config.OpenStackConfig(
         session_constructor=_RetryingSession, app_name="glancing"
     )
+    cloud = os.environ.get("OS_CLOUD")
+    if cloud and cloud != config.envvar_key and config.config_filename is None:
+        # The SDK passes over a file that it cannot read without a word.
+        raise ConfigError(
+            f"OS_CLOUD is {cloud!r}, and there is no clouds.yaml that can be read", hint=_HOW
+        )
     region = config.get_one()
     if not region.config.get("auth", {}).get("auth_url") and region.config.get("auth_type") not in (
         "none",
         "http_basic",
     ):
         raise ConfigError("no cloud is configured", hint=_HOW)
+    by_password = region.config.get("auth_type") in ("password", "v3password")
+    if by_password and not region.config["auth"].get("password"):
+        raise ConfigError("the cloud's credentials are incomplete: no password", hint=_HOW)
     return region
 
 
@@ -137,12 +156,21 @@ def _login_refused(error: Exception) -> CloudError:
     )
 
 
+def _no_project() -> CloudError:
+    return CloudError(
+        "the login is not scoped to a project",
+        kind=ErrorKind.LOGIN_REFUSED,
+        hint="set OS_TENANT_NAME or OS_PROJECT_NAME",
+    )
+
+
 class GlanceStore:
     """``model.ImageStore`` over one logged-in cloud; safe to use from several threads."""
 
-    def __init__(self, adapter: Any, project_id: str) -> None:
+    def __init__(self, adapter: Any, project_id: str, page_images: int = _PAGE_IMAGES) -> None:
         self._adapter = adapter
         self._project_id = project_id
+        self._page_images = page_images
         self._glance_now: datetime | None = None
 
     @property
@@ -187,6 +215,8 @@ class GlanceStore:
     def members(self, image_id: str) -> tuple[str, ...]:
         """The projects that a shared image is shared with."""
         response = self._call("GET", f"/images/{image_id}/members")
+        if response.status_code == requests.codes.forbidden and not self._is_shared(image_id):
+            return ()
         _demand(response, {200}, "list the image's members")
         return tuple(member["member_id"] for member in response.json().get("members", ()))
 
@@ -210,7 +240,9 @@ class GlanceStore:
             "min_ram": image.min_ram_mib,
         }
         try:
-            response = self._call("POST", "/images", json=document, connect_retries=0)
+            response = self._call(
+                "POST", "/images", json=document, connect_retries=0, status_code_retries=0
+            )
         except StoreError:
             made = self._made_without_answer(image)
             if made is None:
@@ -224,17 +256,19 @@ class GlanceStore:
     def upload(self, image_id: str, body: UploadBody) -> None:
         """Send the data with one request; an error of the body itself passes through."""
         headers = {"Content-Type": "application/octet-stream"}
+        data: _SizedData | Iterator[bytes] = _small_chunks(body)
         if body.size_bytes is not None:
             # Without it some of Glance's stores hold the whole image in memory.
             headers["X-OpenStack-Image-Size"] = str(body.size_bytes)
+        if body.size_bytes:  # what has the length 0 is false, and requests would not read it
+            data = _SizedData(body, body.size_bytes)
         self._renew_token()
         response = self._call(
             "PUT",
             f"/images/{image_id}/file",
-            data=body,
+            data=data,
             headers=headers,
             allow_reauth=False,
-            redirect=False,
             connect_retries=0,
             status_code_retries=0,
             timeout=_UPLOAD_TIMEOUT_S,
@@ -267,7 +301,7 @@ class GlanceStore:
     # --- plumbing ---
 
     def _list(self, filters: Mapping[str, str]) -> Iterator[StoredImage]:
-        query = {**filters, "visibility": "all", "limit": str(_PAGE_IMAGES)}
+        query = {**filters, "visibility": "all", "limit": str(self._page_images)}
         while True:
             response = self._call("GET", "/images", params=query)
             _demand(response, {200}, "list the images", error=CloudError)
@@ -277,6 +311,10 @@ class GlanceStore:
             if not marker:
                 return
             query["marker"] = marker[0]
+
+    def _is_shared(self, image_id: str) -> bool:
+        stored = self.get(image_id)
+        return stored is not None and stored.visibility == "shared"
 
     def _made_without_answer(self, image: NewImage) -> StoredImage | None:
         made = self.get(image.id) if image.id else None
@@ -294,6 +332,8 @@ class GlanceStore:
     def _call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments.setdefault("timeout", _TIMEOUT_S)
         arguments.setdefault("connect_retries", _CONNECT_RETRIES)
+        # A redirect would take the token to wherever it points.
+        arguments.setdefault("redirect", False)
         try:
             response = self._adapter.request(path, method, raise_exc=False, **arguments)
         except (ksa.Unauthorized, ksa.Forbidden) as error:
@@ -306,6 +346,38 @@ class GlanceStore:
         self._glance_now = _date(response) or self._glance_now
         assert isinstance(response, requests.Response)  # noqa: S101 - the SDK is untyped here
         return response
+
+
+class _SizedData:
+    """A body of known size, which ``requests`` sends with a Content-Length because of ``len``."""
+
+    def __init__(self, body: UploadBody, size_bytes: int) -> None:
+        self._body = body
+        self._size_bytes = size_bytes
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces; another sum of them than was announced would be taken for a next request."""
+        left_bytes = self._size_bytes
+        for piece in self._body:
+            left_bytes -= len(piece)
+            if left_bytes < 0:
+                break
+            yield piece
+        if left_bytes != 0:
+            raise StoreError(
+                f"the data to send is not of the {self._size_bytes} bytes that were announced",
+                kind=ErrorKind.WRONG_SIZE,
+            )
+
+
+def _small_chunks(body: UploadBody) -> Iterator[bytes]:
+    """Pieces for a chunked request: uWSGI's router resets those with large chunks."""
+    for piece in body:
+        for start in range(0, len(piece), _CHUNK_BYTES):
+            yield piece[start : start + _CHUNK_BYTES]
 
 
 class _StoredBytes:
@@ -382,7 +454,7 @@ def _retry_after_s(response: requests.Response) -> float | None:
 def _short(text: str) -> str:
     """The words of an error page, without its mark-up, URLs' queries and line breaks."""
     body = re.sub(r"(?is)<(title|head|script|style)\b.*?</\1>|<[^>]*>", " ", text)
-    without_queries = re.sub(r"\?\S*", "", body)
+    without_queries = re.sub(r"\?\S*", "", html.unescape(body))
     return " ".join(without_queries.split())[:300]
 
 

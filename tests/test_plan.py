@@ -178,6 +178,10 @@ class Case:
 SAME = Validators(etag='"1"', size_bytes=10)
 CHANGED = Validators(etag='"2"', size_bytes=10)
 KEPT = str(SAME)
+WITHOUT = replace(
+    stored(),
+    properties=MappingProxyType({"glancing_identity": "id-web", "glancing_validators": ""}),
+)
 
 TABLE: Mapping[str, tuple[Case, ...]] = {
     "A backup, an image being filled or a backup of the seed is never matched": (
@@ -566,6 +570,7 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
             "replace s1",
             validators={"id-web": Validators(size_bytes=10)},
         ),
+        Case("none kept and none given", spec(content=None), (WITHOUT,), "replace s1"),
         Case(
             "those of another entry",
             spec(content=None),
@@ -583,6 +588,12 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
             says=("f1", "db"),
         ),
         Case("unmarked, of the name", spec(content="old"), (foreign(),), "refuse ambiguous f1"),
+        Case(
+            "before it is seen that several bear the name",
+            spec(content="old"),
+            (foreign(content="x"), foreign("f2")),
+            "refuse ambiguous f2",
+        ),
         Case(
             "marked, of an identity that is in no list",
             spec(content="old"),
@@ -1032,9 +1043,22 @@ def test_validators_are_asked_for_where_nothing_else_can_tell() -> None:
 
 
 def test_validators_are_not_asked_for_where_digest_or_version_tell() -> None:
-    present = (stored(), stored("s2", "db", identity="id-2", version="1"))
-    wanted = (spec(), spec("db", None, identity="id-2", version="2"), spec("x", None, identity="x"))
-    assert unread(decide(wanted, present)) == ()
+    pairs = (
+        (spec("a", identity="a"), stored("s1", "a", identity="a")),
+        (spec("b", identity="b"), stored("s2", "b", identity="b", status="deactivated")),
+        (spec("c", None, identity="c", version="2"), stored("s3", "c", identity="c", version="1")),
+        (spec("d", None, identity="d", version="2"), stored("s4", "d", identity="d")),
+        (spec("e", None, identity="e"), foreign("f1", "x")),
+    )
+    decisions = decide([one for one, _ in pairs], [image for _, image in pairs])
+    assert [words(decision) for decision in decisions] == [
+        "replace s1",
+        "refuse deactivated s2",
+        "replace s3",
+        "replace s4",
+        "upload",
+    ]
+    assert unread(decisions) == ()
 
 
 def test_a_refused_entry_without_digests_does_not_become_a_question_for_its_source() -> None:

@@ -77,6 +77,7 @@ def test_the_document_has_the_shape_of_schema_1() -> None:
                 "disk_format": "qcow2",
                 "digests": {"sha256": "aa", "sha512": "bb"},
                 "matched": ["sha256 of the image"],
+                "mismatched": [],
                 "integrity": "published",
                 "error": None,
                 "seconds": 1.235,
@@ -97,6 +98,7 @@ def test_the_document_has_the_shape_of_schema_1() -> None:
                 "disk_format": None,
                 "digests": {},
                 "matched": [],
+                "mismatched": [],
                 "integrity": None,
                 "error": {
                     "kind": "downgrade",
