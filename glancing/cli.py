@@ -181,6 +181,13 @@ _writing = _together(
     _option("-b", "--backup-dir", type=_directory, help="Keep a copy of replaced images there."),
     _option("-d", "--dry-run", is_flag=True, help="Download and verify, and change nothing."),
     _option("-k", "--keep-temps", is_flag=True, help="Keep downloaded files; implies --spool."),
+    _option(
+        "--image-timeout",
+        type=click.IntRange(60),
+        default=7200,
+        show_default=True,
+        help="Seconds that one image may take.",
+    ),
     _option("--spool", is_flag=True, help="Download to the work directory before uploading."),
     _option(
         "--work-dir",
@@ -306,7 +313,7 @@ def _job(
     *,
     cloud_needed: bool = True,
 ) -> Any:
-    from glancing.job import Mode  # noqa: PLC0415
+    from glancing.carrier import Mode  # noqa: PLC0415
 
     mode = Mode.PLAN if command == "plan" else Mode.VERIFY if options.dry_run else Mode.APPLY
     return session.job(
@@ -340,6 +347,7 @@ def _options(flags: dict[str, Any]) -> Options:
         only=flags.get("only", ()),
         shard=flags.get("shard", Shard()),
         max_size_bytes=flags["max_size"],
+        image_timeout_s=float(flags.get("image_timeout", 7200)),
     )
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -74,7 +75,7 @@ def connect() -> GlanceStore:
         images = connection.image
         images.get_endpoint_data()
     except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
-        raise ConfigError(f"the cloud's credentials are incomplete: {error}", hint=_HOW) from error
+        raise _incomplete(error) from error
     except openstack.exceptions.ConfigException as error:
         raise ConfigError(f"no cloud is configured: {error}", hint=_HOW) from error
     except (ksa.Unauthorized, ksa.Forbidden) as error:
@@ -122,6 +123,12 @@ class _RetryingSession(Session):
         super().__init__(*args, **{"connect_retries": _CONNECT_RETRIES, **arguments})
 
 
+def _incomplete(error: Exception) -> ConfigError:
+    if "auth_url" in str(error):
+        return ConfigError("no cloud is configured", hint=_HOW)
+    return ConfigError(f"the cloud's credentials are incomplete: {error}", hint=_HOW)
+
+
 def _login_refused(error: Exception) -> CloudError:
     return CloudError(
         f"Keystone refused the login: {_short(str(error))}",
@@ -136,6 +143,16 @@ class GlanceStore:
     def __init__(self, adapter: Any, project_id: str) -> None:
         self._adapter = adapter
         self._project_id = project_id
+        self._glance_now: datetime | None = None
+
+    @property
+    def project_id(self) -> str:
+        """Our own project."""
+        return self._project_id
+
+    def now(self) -> datetime:
+        """The time by Glance's own clock when it last answered; ours before it ever did."""
+        return self._glance_now or datetime.now(UTC)
 
     # --- reading ---
 
@@ -175,14 +192,14 @@ class GlanceStore:
 
     # --- writing ---
 
-    def create(self, image: NewImage) -> StoredImage:
-        """Create a private, hidden record without data.
+    def create(self, image: NewImage) -> StoredImage | None:
+        """Create a private, hidden record without data; None when its id is taken or spent.
 
-        When the answer is lost the record may be there all the same: it is looked for by its name
-        and its run before anybody creates a second one.
+        When the answer is lost the record may be there all the same, and is looked for.
         """
         document = {
             **image.properties,
+            **({"id": image.id} if image.id else {}),
             "name": image.name,
             "disk_format": image.disk_format,
             "container_format": image.container_format,
@@ -199,6 +216,8 @@ class GlanceStore:
             if made is None:
                 raise
             return made
+        if image.id and response.status_code == requests.codes.conflict:
+            return None
         _demand(response, {201}, "create the image's record")
         return _stored(response.json())
 
@@ -260,12 +279,10 @@ class GlanceStore:
             query["marker"] = marker[0]
 
     def _made_without_answer(self, image: NewImage) -> StoredImage | None:
-        filters = {"owner": self._project_id, "os_hidden": "true", "name": image.name}
+        made = self.get(image.id) if image.id else None
         run = image.properties.get("glancing_run")
-        for stored in self._list(filters):
-            if run and stored.properties.get("glancing_run") == run and stored.status == "queued":
-                return stored
-        return None
+        ours = made is not None and run and made.properties.get("glancing_run") == run
+        return made if ours else None
 
     def _renew_token(self) -> None:
         """Get a token that is good for the whole upload: it is checked when the request starts."""
@@ -286,6 +303,7 @@ class GlanceStore:
             ) from error
         except (ksa.ClientException, requests.RequestException) as error:
             raise _unreachable(error) from error
+        self._glance_now = _date(response) or self._glance_now
         assert isinstance(response, requests.Response)  # noqa: S101 - the SDK is untyped here
         return response
 
@@ -346,6 +364,14 @@ _HINTS: Mapping[int, str] = MappingProxyType(
         415: "Glance itself refuses this disk format or what is inside it",
     }
 )
+
+
+def _date(response: requests.Response) -> datetime | None:
+    """When the answer was made (RFC 9110, section 6.6.1)."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
 
 
 def _retry_after_s(response: requests.Response) -> float | None:

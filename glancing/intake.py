@@ -7,12 +7,12 @@ afterwards what was measured. Nothing here knows Glance.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glancing.errors import ErrorKind, UnsafeImageError
+from glancing.errors import DownloadError, ErrorKind, UnsafeImageError
 from glancing.model import (
     Clock,
     Events,
@@ -21,6 +21,7 @@ from glancing.model import (
     LocalPath,
     Measured,
     Options,
+    Progress,
     RetryPolicy,
     Sources,
     SourceStream,
@@ -33,6 +34,16 @@ from glancing.pipeline import Checks, Pipeline
 _PROGRESS_S = 10.0
 
 
+class NoProgress:
+    """``model.Progress`` where nobody watches."""
+
+    def advanced(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        """Show nothing."""
+
+    def ended(self, name: str) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a run works with; all of it can be replaced by a test's own."""
@@ -43,6 +54,7 @@ class Tools:
     events: Events
     stop: threading.Event
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    progress: Progress = field(default_factory=NoProgress)
 
 
 @dataclass(slots=True)
@@ -157,13 +169,31 @@ class Receiver:
         )
         return Checks(expected=expected, image_algorithms=self.algorithms)
 
-    def _watched(self, pieces: Iterable[bytes], spec: Spec) -> Iterator[bytes]:
-        """Say from time to time that a long transfer is alive."""
+    def _watched(self, pipeline: Pipeline, spec: Spec) -> Iterator[bytes]:
+        """Say how far a transfer is, and from time to time that a long one is alive."""
         clock, done_bytes = self.tools.clock, 0
-        told_s = clock.monotonic_s()
-        for piece in pieces:
-            done_bytes += len(piece)
-            if clock.monotonic_s() - told_s >= _PROGRESS_S:
-                told_s = clock.monotonic_s()
-                self.tools.events.info("image.progressed", name=spec.name, done_bytes=done_bytes)
-            yield piece
+        told_s = started_s = clock.monotonic_s()
+        progress = self.tools.progress
+        with closing(iter(pipeline)) as pieces:
+            try:
+                for piece in pieces:
+                    done_bytes += len(piece)
+                    self._enforce_limit(clock.monotonic_s() - started_s)
+                    progress.advanced(spec.name, done_bytes, pipeline.image_size_bytes)
+                    if clock.monotonic_s() - told_s >= _PROGRESS_S:
+                        told_s = clock.monotonic_s()
+                        fields = {"name": spec.name, "done_bytes": done_bytes}
+                        self.tools.events.info("image.progressed", **fields)
+                    yield piece
+            finally:
+                progress.ended(spec.name)
+
+    def _enforce_limit(self, passed_s: float) -> None:
+        """Other runs take an image for abandoned once its time is over, so it has to be."""
+        if passed_s <= self.options.image_timeout_s:
+            return
+        raise DownloadError(
+            f"the image took longer than {self.options.image_timeout_s:.0f} seconds",
+            kind=ErrorKind.STALLED,
+            hint="--image-timeout sets what is allowed",
+        )

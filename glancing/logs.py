@@ -7,7 +7,9 @@ secret: user info and queries of URLs, and the values of the variables that hold
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
 import sys
 import threading
@@ -15,14 +17,18 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, TextIO, cast
+from urllib.parse import quote, quote_plus
 
 import structlog
 
 from glancing.model import Events
 
-_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@")
-_QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>)]*")
-_PATH_QUERY = re.compile(r"(?i)(with url: /[^\s?#]*)\?[^\s\"')]*")
+# These match whether there is a secret or not, so that no text is scanned twice: a hostile one must
+# not cost more than its length.
+_USER_INFO = re.compile(r"(://)[^/\s?#@]*(?:@[^/\s?#@]*)*@")
+_QUERY = re.compile(r"(://[^\s?#]*)([?#][^\s\"<>]*)?")
+_PATH_QUERY = re.compile(r"((?:^|(?<=[\s\"'(=]))/[^\s?#\"<>]*)(\?[^\s\"<>]*)?")
+_CLOSING = "')]}.,;:"  # what follows a URL in a sentence
 _SECRET_NAMES = re.compile(r"(?i)PASSWORD|SECRET|TOKEN|PASSCODE|PASSPHRASE")
 _HIDDEN = "[hidden]"
 _SHORTEST_SECRET = 4  # a shorter one would blank out harmless words
@@ -44,13 +50,14 @@ class Redactor:
     """Takes secrets out of texts."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = tuple(secrets)
+        spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
+        self._secrets = sorted(spellings, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """The text without URL user info, URL queries and known secrets."""
         text = _USER_INFO.sub(r"\1", text)
-        text = _QUERY.sub(r"\1", text)
-        text = _PATH_QUERY.sub(r"\1", text)
+        text = _QUERY.sub(_without_query, text)
+        text = _PATH_QUERY.sub(_without_query, text)
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
         return text
@@ -64,6 +71,8 @@ class Redactor:
                 return {self.text(str(key)): self.value(item) for key, item in value.items()}
             case list() | tuple() | set() | frozenset():
                 return [self.value(item) for item in value]
+            case float() if not math.isfinite(value):
+                return str(value)  # JSON has no such numbers
             case None | bool() | int() | float():
                 return value
             case _:
@@ -74,6 +83,17 @@ class Redactor:
     ) -> MutableMapping[str, Any]:
         """Work as a structlog processor."""
         return {key: self.value(item) for key, item in event.items()}
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it stands in plain text, in JSON, in a repr and in a URL."""
+    quoted = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], *quoted}
+
+
+def _without_query(found: re.Match[str]) -> str:
+    query = found[2] or ""
+    return found[1] + query[len(query.rstrip(_CLOSING)) :]
 
 
 def set_up(stream: TextIO, *, console: bool, verbose: bool, redactor: Redactor) -> Events:

@@ -8,7 +8,9 @@ plays (``glancing_state``). The README lists them for users.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -19,6 +21,7 @@ from glancing.model import (
     Compression,
     Digest,
     ImageChange,
+    Integrity,
     Location,
     Measured,
     NewImage,
@@ -49,6 +52,7 @@ _OF_THE_BYTES = (
     "stores",
     "user_id",
 )
+_RECORDS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:glancing:records")
 _SEED_MARKS = ("mpid", "version")
 _MAX_VALUE_CHARACTERS = 65_535 // 4  # Glance keeps a TEXT column, of bytes on some databases
 
@@ -171,11 +175,42 @@ def update_change(spec: Spec, stored: StoredImage) -> ImageChange | None:
     return ImageChange(name=name, tags=tags, properties=MappingProxyType(changed))
 
 
+def confirm_change(
+    spec: Spec, stored: StoredImage, measured_marks: Mapping[str, str]
+) -> ImageChange | None:
+    """What has to change on an image whose bytes turned out to be the wanted ones.
+
+    None when nothing was learnt. How well the bytes are proven is only ever raised, and the run
+    that made the image stays the one that made it.
+    """
+    wanted = update_change(spec, stored) or ImageChange()
+    proven = measured_marks.get("glancing_integrity") == Integrity.PUBLISHED
+    passed_over = {"glancing_run"} | (set() if proven else {"glancing_integrity"})
+    learnt = {
+        key: value
+        for key, value in measured_marks.items()
+        if key not in passed_over and stored.properties.get(key) != value
+    }
+    change = replace(wanted, properties=MappingProxyType({**wanted.properties, **learnt}))
+    return None if change == ImageChange() else change
+
+
 def inherited_properties(old: StoredImage | None) -> dict[str, str]:
     """What a replacement takes over: all that is neither ours nor said of the old bytes."""
     if old is None:
         return {}
     return {key: value for key, value in old.properties.items() if _is_inherited(key)}
+
+
+def record_id(project_id: str, spec: Spec, validators: Validators, attempt: int) -> str:
+    """The id of the record for an attempt at these bytes, the same for every run that tries.
+
+    Glance never gives an id twice, not even after its image was deleted, so each attempt has one of
+    its own.
+    """
+    content = spec.version or format_digests(spec.expected.digests) or str(validators)
+    parts = (project_id, spec.name, spec.identity, content, str(attempt))
+    return str(uuid.uuid5(_RECORDS, "\0".join(parts)))
 
 
 def temporary_name(name: str) -> str:

@@ -333,10 +333,14 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """The record to create in Glance before data is sent; it starts private and hidden."""
+    """The record to create in Glance before data is sent; it starts private and hidden.
+
+    With an ``id`` given, creating it is a test-and-set: only one run gets it, once and for ever.
+    """
 
     name: str
     disk_format: str
+    id: str | None = None
     container_format: str = "bare"
     tags: frozenset[str] = frozenset()
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -523,6 +527,15 @@ class UploadBody(Protocol):
 class ImageStore(Protocol):
     """Glance, as far as glancing needs it. Every method raises StoreError or CloudError."""
 
+    @property
+    def project_id(self) -> str:
+        """Our own project."""
+        ...
+
+    def now(self) -> datetime:
+        """The time by Glance's own clock when it last answered, aware, in UTC."""
+        ...
+
     def inventory(self) -> tuple[StoredImage, ...]:
         """All images of our own project, hidden ones included."""
         ...
@@ -531,8 +544,8 @@ class ImageStore(Protocol):
         """One image as it is now; None when there is none."""
         ...
 
-    def create(self, image: NewImage) -> StoredImage:
-        """Create a private, hidden record without data."""
+    def create(self, image: NewImage) -> StoredImage | None:
+        """Create a private, hidden record without data; None when its id is taken or spent."""
         ...
 
     def upload(self, image_id: str, body: UploadBody) -> None:
@@ -602,6 +615,18 @@ class Events(Protocol):
     def error(self, event: str, **fields: Any) -> None: ...
 
 
+class Progress(Protocol):
+    """Where it is shown how far images are."""
+
+    def advanced(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        """So much of an image was read; ``total_bytes`` is None while nobody knows."""
+        ...
+
+    def ended(self, name: str) -> None:
+        """The image is no longer being read."""
+        ...
+
+
 StoreFactory = Callable[[], ImageStore]
 
 
@@ -630,6 +655,7 @@ class Options:
     only: tuple[str, ...] = ()
     shard: Shard = field(default_factory=Shard)
     max_size_bytes: int = 1024**4
+    image_timeout_s: float = 7200.0
 
 
 @dataclass(frozen=True, slots=True)

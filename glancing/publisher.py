@@ -7,12 +7,12 @@ backup. ``Publisher.publish`` is the order of steps; each can be the last one be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 
 from glancing import marks
 from glancing.errors import (
@@ -22,6 +22,7 @@ from glancing.errors import (
     StoreError,
 )
 from glancing.intake import Intake, Receiver
+from glancing.leftovers import Life, is_incoming, life_of
 from glancing.model import (
     Digest,
     ImageChange,
@@ -36,7 +37,9 @@ from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
 _ATTEMPTS = 3
-_IMAGE_TIMEOUT = timedelta(hours=2)
+_IDS = 1000
+# After its last byte an upload may still take as long as the store waits for Glance's answer.
+_LAST_ANSWER = timedelta(minutes=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Publisher:
     ) -> None:
         self._store = store
         self._inventory = tuple(inventory)
+        self._known = frozenset(stored.id for stored in self._inventory)
         self._receiver = receiver
         self._tools = receiver.tools
         self._options = receiver.options
@@ -87,18 +91,18 @@ class Publisher:
     def publish(self, spec: Spec, old: StoredImage | None = None) -> Published:
         """Make ``spec`` the image under its name; ``old`` becomes the backup.
 
-        1. copy the old image to the backup directory, verified. Crash: nothing has changed.
-        2. open the source, fill the reserve, create the record. Crash: an incoming image without
-           data, private and hidden.
-        3. send the data, verify everything, release the tail, compare Glance's own digests.
-           Crash before the tail: incoming, without data. After it: incoming, active, complete.
+        1. open the source, fill the reserve, create the record. Crash: an incoming image without
+           data, private and hidden, which the next run removes.
+        2. send the data, verify everything, and before the tail is released copy the old image to
+           the backup directory, verified. Crash: as before.
+        3. release the tail, compare Glance's own digests. Crash: incoming, active, never shown.
         4. one PATCH publishes. Crash: two images under the name, both usable; the newer counts.
         5. one PATCH retires the old image to ``NAME_old``.
 
-        A failure in 1 to 4 removes the incoming image and leaves the old one as it was. Raises
-        ImageError, or GlancingError where the cloud went away.
+        A failure in 1 to 4 removes the incoming image and leaves the old one as it was. Bytes that
+        turn out to be those of the old image end it before the copy. Raises ImageError, or
+        GlancingError where the cloud went away.
         """
-        backup_path = self._copy(old)
         try:
             filled = self._repeated(spec, old)
         except _FoundEqualError as found:
@@ -111,13 +115,23 @@ class Publisher:
             integrity=filled.intake.integrity,
             image_id=filled.stored.id,
             backup_id=old.id if old else None,
-            backup_path=backup_path,
+            backup_path=filled.backup_path,
             kept_path=filled.intake.kept_path,
         )
 
     def update(self, stored: StoredImage, change: ImageChange) -> None:
         """Change name or properties of an image whose bytes are right."""
         self._store.update(stored, change)
+
+    def retire_surplus(self, current_id: str | None, surplus: Iterable[StoredImage]) -> None:
+        """Make further images of one identity backups: a run ended before it could.
+
+        What that run may not have done either is to share the current one with the same projects.
+        """
+        for stored in surplus:
+            if current_id:
+                self._share(stored, current_id)
+            self.retire(stored)
 
     def retire(self, stored: StoredImage) -> StoredImage:
         """Make an image the previous version; the one that was so far gets a dated name first."""
@@ -128,10 +142,10 @@ class Publisher:
                 self._store.update(earlier, ImageChange(name=dated))
         return self._store.update(stored, marks.retire_change(stored, name))
 
-    # --- step 1: the copy in the backup directory ---
+    # --- the copy in the backup directory ---
 
-    def _copy(self, old: StoredImage | None) -> Path | None:
-        if old is None or not self._options.backup:
+    def _copy(self, old: StoredImage) -> Path | None:
+        if not self._options.backup:
             return None
         try:
             with self._store.download(old) as stream:
@@ -146,7 +160,7 @@ class Publisher:
         self._tools.events.info("backup.written", image_id=old.id, path=str(path))
         return path
 
-    # --- steps 2 and 3: a new image with verified data ---
+    # --- steps 1 to 3: a new image with verified data ---
 
     def _repeated(self, spec: Spec, old: StoredImage | None) -> _Filled:
         """Fill an image, again from the start where something passing came in between.
@@ -187,23 +201,57 @@ class Publisher:
     def _fill(self, spec: Spec, old: StoredImage | None, *, spool: bool) -> _Filled:
         with (
             self._receiver.receive(spec, spool=spool) as intake,
-            closing(self._body(intake, old)) as body,
+            closing(_Delivery(intake, lambda: self._gate(intake, old), self._tools.stop)) as sent,
         ):
-            body.wait_ready()
+            sent.body.wait_ready()
             record = self._create(spec, old, intake)
             try:
-                self._send(record, body)
-                return _Filled(self._confirmed(record, intake.measured), intake)
+                self._send(record, sent.body)
+                stored = self._confirmed(record, intake.measured)
             except BaseException:
                 self._remove(record)
                 raise
+            return _Filled(stored, intake, sent.backup_path)
+
+    def _gate(self, intake: Intake, old: StoredImage | None) -> Path | None:
+        """What has to be done between the verification of the last byte and its sending."""
+        intake.require_announced_format()
+        if old is None:
+            return None
+        if _same_bytes(intake.measured, old):
+            raise _FoundEqualError(intake, old)
+        return self._copy(old)
 
     def _create(self, spec: Spec, old: StoredImage | None, intake: Intake) -> StoredImage:
-        deadline = self._tools.clock.now() + _IMAGE_TIMEOUT
-        disk_format = intake.announce_format()
-        return self._store.create(
-            marks.incoming_image(spec, disk_format, old, self._run_id, deadline)
+        """Create the record under an id that two runs cannot both get.
+
+        All runs at one image derive the same ids in the same order. One that is taken belongs to a
+        run that is alive, which makes this image busy, or is spent: then the next one is tried.
+        """
+        record = marks.incoming_image(
+            spec, intake.announce_format(), old, self._run_id, self._deadline()
         )
+        for attempt in range(_IDS):
+            image_id = marks.record_id(self._store.project_id, spec, intake.validators, attempt)
+            made = self._store.create(replace(record, id=image_id))
+            if made is not None:
+                return made
+            self._require_spent(image_id)
+        raise StoreError(f"the ids of {_IDS} attempts are all spent")
+
+    def _require_spent(self, image_id: str) -> None:
+        """Raise StoreError ``busy`` when another run is at an image, or has just made it."""
+        holder = self._store.get(image_id)
+        if holder is None or holder.id in self._known:
+            return
+        if is_incoming(holder) and life_of(holder, self._store.now()) is Life.DEAD:
+            return
+        raise StoreError(f"another run is at this image ({holder.id})", kind=ErrorKind.BUSY)
+
+    def _deadline(self) -> datetime:
+        """Past it nobody is at the image any more: our own limit, and Glance's last answer."""
+        limit = timedelta(seconds=self._options.image_timeout_s) + _LAST_ANSWER
+        return self._store.now() + limit
 
     def _send(self, record: StoredImage, body: Body) -> None:
         try:
@@ -212,20 +260,6 @@ class Publisher:
             if body.error is not None:  # the request broke off because the body did
                 raise body.error from None
             raise
-
-    def _body(self, intake: Intake, old: StoredImage | None) -> Body:
-        def gate() -> None:
-            if old is not None and _same_bytes(intake.measured, old):
-                raise _FoundEqualError(intake, old)
-            intake.require_announced_format()
-
-        return upload_body(
-            intake.pieces,
-            intake.pipeline.image_size_bytes,
-            gate=gate,
-            on_close=intake.stream.close,
-            stop=self._tools.stop,
-        )
 
     def _confirmed(self, record: StoredImage, measured: Measured) -> StoredImage:
         """The filled image, once Glance's own size and digests are those that we computed."""
@@ -272,18 +306,10 @@ class Publisher:
         With the source's validators and digests kept, the next run need not read it again. Images
         that were not made for this entry are left as they are.
         """
-        found = self._found(intake)
         if stored.marked and stored.identity == intake.spec.identity:
-            change = marks.update_change(intake.spec, stored)
-            properties = {**(change.properties if change else {}), **found}
-            self._store.update(
-                stored,
-                ImageChange(
-                    name=change.name if change else None,
-                    tags=change.tags if change else None,
-                    properties=MappingProxyType(properties),
-                ),
-            )
+            change = marks.confirm_change(intake.spec, stored, self._found(intake))
+            if change is not None:
+                self._store.update(stored, change)
         return Published(
             measured=intake.measured,
             integrity=intake.integrity,
@@ -313,6 +339,31 @@ class _Filled:
 
     stored: StoredImage
     intake: Intake
+    backup_path: Path | None
+
+
+class _Delivery:
+    """The body of one upload, and what its gate has done."""
+
+    def __init__(
+        self, intake: Intake, gate: Callable[[], Path | None], stop: threading.Event
+    ) -> None:
+        self.backup_path: Path | None = None
+        self._gate = gate
+        self.body = upload_body(
+            intake.pieces,
+            intake.pipeline.image_size_bytes,
+            gate=self._pass_gate,
+            on_close=intake.stream.close,
+            stop=stop,
+        )
+
+    def _pass_gate(self) -> None:
+        self.backup_path = self._gate()
+
+    def close(self) -> None:
+        """Break off what is still going on."""
+        self.body.close()
 
 
 def _worth(error: GlancingError) -> int:

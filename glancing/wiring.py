@@ -13,15 +13,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from glancing import logs, report
+from glancing.carrier import Mode
 from glancing.catalogue import Catalogue
 from glancing.download import HttpSources
 from glancing.errors import (
@@ -34,8 +35,8 @@ from glancing.errors import (
     RunInterrupted,
 )
 from glancing.files import Directories, LocalSources, write_sums
-from glancing.intake import Tools
-from glancing.job import Job, Mode
+from glancing.intake import NoProgress, Tools
+from glancing.job import Job
 from glancing.model import (
     ErrorReport,
     Events,
@@ -43,6 +44,7 @@ from glancing.model import (
     LocalPath,
     Location,
     Options,
+    Progress,
     SourceStream,
     Url,
     Validators,
@@ -107,10 +109,18 @@ class Session:
     stop: threading.Event
     redactor: logs.Redactor
     run_id: str
+    progress: Progress
 
     def tools(self, directories: Directories) -> Tools:
         """The real tools of a run."""
-        return Tools(self._sources(), directories, SystemClock(), self.events, self.stop)
+        return Tools(
+            sources=self._sources(),
+            workspace=directories,
+            clock=SystemClock(),
+            events=self.events,
+            stop=self.stop,
+            progress=self.progress,
+        )
 
     def _sources(self) -> AllSources:
         http = HttpSources(events=self.events, clock=SystemClock(), stop=self.stop)
@@ -174,24 +184,24 @@ class Session:
 
 def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verbose: bool) -> int:
     """Run one command, print its result, and return the exit code; catches once per process."""
-    session = _session(verbose=verbose)
-    _catch_signals(session.stop)
-    try:
-        document = run(session)
-    except (GlancingError, RunInterrupted) as error:
-        document = _ended_early(session, command, error)
-    session.stop.set()  # what is left is to tell; a signal has nothing to end any more
-    session.events.info(
-        "run.finished",
-        command=command,
-        exit_code=document["exit_code"],
-        seconds=document.get("seconds"),
-        counts=document.get("counts"),
-    )
+    with _session(verbose=verbose) as session:
+        _catch_signals(session.stop)
+        try:
+            document = run(session)
+        except (GlancingError, RunInterrupted) as error:
+            document = _ended_early(session, command, error)
+        session.stop.set()  # what is left is to tell; a signal has nothing to end any more
+        _tell_end(session.events, document)
     told = session.redactor.value(document)
     print_result(told, sys.stdout)
     tell_scheduler(told, os.environ, sys.stderr)
     return int(document["exit_code"])
+
+
+def _tell_end(events: Events, document: Mapping[str, Any]) -> None:
+    fields = {key: document.get(key) for key in ("command", "exit_code", "seconds", "counts")}
+    known = {key: value for key, value in fields.items() if value is not None}
+    events.info("run.finished", **known)
 
 
 def refuse_usage(command: str, message: str) -> int:
@@ -203,11 +213,21 @@ def refuse_usage(command: str, message: str) -> int:
     return carry_out(command, run, verbose=False)
 
 
-def _session(*, verbose: bool) -> Session:
-    redactor = logs.Redactor(logs.secrets_of(os.environ))
+@contextmanager
+def _session(*, verbose: bool) -> Iterator[Session]:
+    """Where events go, for as long as the command runs: to bars and lines, or JSON lines alone."""
     console = wants_console(os.environ, sys.stderr)
-    events = logs.set_up(sys.stderr, console=console, verbose=verbose, redactor=redactor)
-    return Session(events, threading.Event(), redactor, uuid.uuid4().hex)
+    redactor = logs.Redactor(logs.secrets_of(os.environ))
+    with ExitStack() as stack:
+        stream: TextIO = sys.stderr
+        progress: Progress = NoProgress()
+        if console and sys.stderr.isatty():
+            from glancing.progress import Bars  # noqa: PLC0415 - rich is slow to import
+
+            bars = stack.enter_context(Bars(sys.stderr))
+            progress, stream = bars, cast("TextIO", bars.stream)
+        events = logs.set_up(stream, console=console, verbose=verbose, redactor=redactor)
+        yield Session(events, threading.Event(), redactor, uuid.uuid4().hex, progress)
 
 
 def wants_console(environ: Mapping[str, str], stream: TextIO) -> bool:

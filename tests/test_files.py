@@ -164,11 +164,14 @@ def test_a_backup_replaces_an_earlier_one_in_one_step(tmp_path: Path) -> None:
     assert path.read_bytes() == b"later" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../victim", "{folder}/victim"])
 def test_a_backup_stays_in_its_directory(tmp_path: Path, name: str) -> None:
     """Fault 38: a hostile name is never used as a path."""
-    path = Directories(backup_dir=tmp_path).back_up(stored(name), [b"x"])
-    assert list(tmp_path.iterdir()) == [path]
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    image = stored(name.format(folder=tmp_path))
+    path = Directories(backup_dir=folder).back_up(image, [b"x"])
+    assert list(folder.iterdir()) == [path] and list(tmp_path.iterdir()) == [folder]
 
 
 def test_directories_that_were_asked_for_must_be_there(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Pipeline:
             raise RuntimeError("the image has not been read and verified to its end")
         return self._measured
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         if self._begun:
             raise RuntimeError("a source is read once")
         self._begun = True
@@ -134,7 +134,7 @@ class Pipeline:
         if self._compression is Compression.NONE:
             self._check_announced_image()
 
-    def _run(self) -> Iterator[bytes]:
+    def _run(self) -> Generator[bytes]:
         self.start()
         assert self._pieces is not None  # noqa: S101 - start() has just seen to it
         plain = self._compression is Compression.NONE
@@ -316,7 +316,10 @@ class _Verdict:
 
     def _fail(self, sentence: str, kind: ErrorKind) -> None:
         self.mismatched.append(sentence)
-        self._failures.append(VerificationError(f"wrong {sentence}", kind=kind))
+        self._failures.append(VerificationError(f"wrong {sentence}", kind=kind, hint=_WAY_OUT))
+
+
+_WAY_OUT = "this is not what was published: try later, ask the publisher, or accept it by --force"
 
 
 def _value(side: _Side, algorithm: str) -> str:

@@ -1,0 +1,81 @@
+"""Looks at what Glance has, and clears away what dead runs left, before anything is decided.
+
+Only incoming images are ever deleted: they are ours, private and hidden, and nobody was to boot
+them. Those that a living run is filling are left alone, and this run calls their images busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from glancing.errors import GlancingError, InterruptedRunError
+from glancing.intake import Tools
+from glancing.leftovers import Life, is_incoming, life_of, quiet_in_s
+from glancing.model import ImageStore, StoredImage
+
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The inventory to decide on, and the identities that another run is at."""
+
+    inventory: tuple[StoredImage, ...]
+    busy: frozenset[str] = frozenset()
+
+
+def look(store: ImageStore) -> Survey:
+    """Read the inventory and change nothing; raises CloudError unless all of it could be read."""
+    inventory = store.inventory()
+    living = _incoming(store, inventory, Life.ALIVE)
+    return Survey(inventory, _identities(living))
+
+
+def clear(store: ImageStore, tools: Tools, wanted: Collection[str]) -> Survey:
+    """Read the inventory, and delete the incoming images of dead runs.
+
+    Where it is too early to tell whether the run at a wanted image is dead, wait until it is not
+    (at most a minute, and once more if something moved). Raises as ``look`` does.
+    """
+    for _ in range(_LOOKS):
+        inventory = store.inventory()
+        removed = _remove(store, tools, _incoming(store, inventory, Life.DEAD))
+        young = [
+            stored
+            for stored in _incoming(store, inventory, Life.YOUNG)
+            if stored.identity in wanted
+        ]
+        if not young:
+            break
+        wait_s = max(quiet_in_s(stored, store.now()) for stored in young)
+        names = [stored.name for stored in young]
+        tools.events.info("image.awaited", names=names, wait_s=round(wait_s, 1))
+        if tools.stop.wait(wait_s + 1):
+            raise InterruptedRunError("the run was told to stop")
+    living = [*young, *_incoming(store, inventory, Life.ALIVE)]
+    left = tuple(stored for stored in inventory if stored.id not in removed)
+    return Survey(left, _identities(living))
+
+
+def _incoming(store: ImageStore, inventory: Iterable[StoredImage], life: Life) -> list[StoredImage]:
+    now = store.now()
+    return [stored for stored in inventory if is_incoming(stored) and life_of(stored, now) is life]
+
+
+def _remove(store: ImageStore, tools: Tools, dead: Iterable[StoredImage]) -> set[str]:
+    removed = set()
+    for stored in dead:
+        try:
+            store.delete(stored.id)
+        except GlancingError as error:
+            fields = {"image_id": stored.id, "reason": error.message}
+            tools.events.warning("image.incoming_left", **fields)
+            continue
+        removed.add(stored.id)
+        tools.events.warning("image.leftover_removed", image_id=stored.id, name=stored.name)
+    return removed
+
+
+def _identities(images: Iterable[StoredImage]) -> frozenset[str]:
+    return frozenset(stored.identity for stored in images if stored.identity)

@@ -1,0 +1,213 @@
+"""What is written on images in Glance, and what is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import pytest
+
+from glancing import marks
+from glancing.model import (
+    TAG,
+    Compression,
+    Digest,
+    Measured,
+    Origin,
+    Spec,
+    StoredImage,
+    Url,
+    Validators,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+SPEC = Spec(
+    name="web",
+    identity="id-web",
+    descriptor="web",
+    origin=Origin(0, 1, "images.list"),
+    sources=(Url("https://user:secret@images.example.org/web.qcow2?sig=secret#secret"),),
+    version="2",
+    mpid="M2",
+    properties=MappingProxyType({"os_distro": "debian"}),
+    list_mark="list 7",
+)
+OLD = StoredImage(
+    "s1",
+    "web",
+    "active",
+    visibility="community",
+    protected=True,
+    min_disk_gib=3,
+    min_ram_mib=512,
+    tags=frozenset({"production"}),
+    properties=MappingProxyType(
+        {
+            "os_distro": "ubuntu",
+            "hw_disk_bus": "scsi",
+            "mpid": "M1",
+            "version": "1",
+            "glancing_identity": "id-web",
+            "glancing_published": "sha256:00",
+            "glancing_anything": "x",
+            "os_glance_importing_to_stores": "x",
+            "img_signature_hash_method": "x",
+            "owner_specified.openstack.sha256": "x",
+            "stores": "x",
+            "base_image_ref": "x",
+            "image_type": "snapshot",
+        }
+    ),
+)
+MEASURED = Measured(
+    published=(Digest("sha256", "aa"), Digest("md5", "bb")),
+    image=(Digest("sha512", "cc"),),
+    published_size_bytes=1,
+    image_size_bytes=2,
+    compression=Compression.GZIP,
+    disk_format="qcow2",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "digests"),
+    [
+        (None, ()),
+        ("", ()),
+        ("sha256:AA", (Digest("sha256", "aa"),)),
+        ("sha256:aa, md5:bb", (Digest("sha256", "aa"), Digest("md5", "bb"))),
+        ("crc32:aa,sha256:,aa,:,sha1:bb", (Digest("sha1", "bb"),)),
+    ],
+)
+def test_a_digest_property_is_read_as_far_as_it_is_one(
+    text: str | None, digests: tuple[Digest, ...]
+) -> None:
+    assert marks.parse_digests(text) == digests
+
+
+def test_digests_are_read_as_they_were_written_whatever_their_order() -> None:
+    written = marks.format_digests(MEASURED.published)
+    assert written == "md5:bb,sha256:aa" == marks.format_digests(MEASURED.published[::-1])
+    assert set(marks.parse_digests(written)) == set(MEASURED.published)
+
+
+def test_the_wanted_properties_are_the_list_s_and_our_marks() -> None:
+    assert marks.wanted_properties(SPEC) == {
+        "os_distro": "debian",
+        "glancing_identity": "id-web",
+        "glancing_name": "web",
+        "glancing_source": "https://images.example.org/web.qcow2",
+        "glancing_list": "list 7",
+        "mpid": "M2",
+        "version": "2",
+    }
+
+
+def test_what_is_not_known_is_not_marked() -> None:
+    bare = replace(SPEC, version=None, mpid=None, list_mark=None)
+    assert not {"version", "mpid", "glancing_list"} & marks.wanted_properties(bare).keys()
+
+
+@pytest.mark.parametrize("key", ["glancing_state", "glancing_published", "glancing_identity"])
+def test_a_list_cannot_write_our_marks(key: str) -> None:
+    hostile = replace(SPEC, properties=MappingProxyType({key: "forged"}))
+    assert "forged" not in marks.wanted_properties(hostile).values()
+    assert "forged" not in incoming(hostile).values()
+
+
+def incoming(spec: Spec, old: StoredImage | None = None) -> Mapping[str, str]:
+    return marks.incoming_image(spec, "qcow2", old, "a-run", NOW).properties
+
+
+def test_the_record_to_fill_says_who_fills_it_and_until_when() -> None:
+    record = marks.incoming_image(SPEC, "qcow2", None, "a-run", NOW)
+    assert (record.name, record.disk_format) == ("web.incoming", "qcow2")
+    assert record.tags == {TAG}
+    assert record.properties == {
+        **marks.wanted_properties(SPEC),
+        "glancing_state": "incoming",
+        "glancing_run": "a-run",
+        "glancing_deadline": "2026-01-02T03:04:05+00:00",
+    }
+
+
+def test_a_replacement_takes_over_what_the_list_does_not_say() -> None:
+    record = marks.incoming_image(SPEC, "qcow2", OLD, "a-run", NOW)
+    assert (record.min_disk_gib, record.min_ram_mib) == (3, 512)
+    assert record.tags == {"production", TAG}
+    theirs = {k: v for k, v in record.properties.items() if not k.startswith("glancing_")}
+    assert theirs == {
+        "os_distro": "debian",
+        "hw_disk_bus": "scsi",
+        "mpid": "M2",
+        "version": "2",
+    }
+    change = marks.publish_change(SPEC, OLD, {})
+    assert (change.visibility, change.protected) == ("community", True)
+
+
+def test_publishing_makes_it_visible_under_its_name_with_what_was_measured() -> None:
+    validators = Validators(etag='"1"', last_modified="yesterday", size_bytes=10)
+    found = marks.measured_properties(MEASURED, validators, "published", "a-run")
+    change = marks.publish_change(SPEC, None, found)
+    assert (change.name, change.hidden, change.visibility) == ("web", False, "shared")
+    assert change.protected is None and change.remove == {"glancing_deadline"}
+    assert change.properties == {
+        "glancing_published": "md5:bb,sha256:aa",
+        "glancing_image": "sha512:cc",
+        "glancing_validators": 'etag="1"; last-modified=yesterday; length=10',
+        "glancing_integrity": "published",
+        "glancing_run": "a-run",
+        "glancing_state": "current",
+    }
+
+
+def test_what_was_not_measured_is_not_marked() -> None:
+    bare = replace(MEASURED, published=(), image=())
+    found = marks.measured_properties(bare, Validators(size_bytes=3), "none", "a-run")
+    assert found == {"glancing_integrity": "none", "glancing_run": "a-run"}
+
+
+def test_a_retired_image_is_hidden_and_remembers_its_name() -> None:
+    renamed = replace(OLD, properties=MappingProxyType({"glancing_name": "web"}), name="by hand")
+    for stored in (OLD, renamed):
+        change = marks.retire_change(stored, "web_old")
+        assert (change.name, change.hidden, change.visibility) == ("web_old", True, None)
+        assert change.properties == {"glancing_state": "backup", "glancing_name": "web"}
+
+
+def test_an_image_that_has_everything_needs_no_change() -> None:
+    properties = {**marks.wanted_properties(SPEC), "glancing_state": "current", "other": "x"}
+    stored = replace(OLD, tags=frozenset({TAG}), properties=MappingProxyType(properties))
+    assert marks.update_change(SPEC, stored) is None
+
+
+def test_an_update_changes_what_differs_and_nothing_else() -> None:
+    change = marks.update_change(replace(SPEC, name="db"), OLD)
+    assert change is not None
+    assert change.name == "db" and change.tags == frozenset({"production", TAG})
+    assert (change.visibility, change.hidden, change.protected) == (None, None, None)
+    assert change.remove == frozenset()
+    assert change.properties == {
+        "os_distro": "debian",
+        "glancing_name": "db",
+        "glancing_source": "https://images.example.org/web.qcow2",
+        "glancing_list": "list 7",
+        "glancing_state": "current",
+        "mpid": "M2",
+        "version": "2",
+    }
+
+
+@pytest.mark.parametrize("name", ["web", "n" * 255])
+def test_temporary_and_backup_names_fit_into_glance(name: str) -> None:
+    made = (
+        marks.temporary_name(name),
+        marks.backup_name(name),
+        marks.older_backup_name(name, NOW),
+    )
+    assert len({name, *made}) == 4
+    assert all(len(one) <= 255 for one in made)
+    assert made[1].endswith("_old") and made[2].endswith("_old_20260102T030405678901Z")
