@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,13 @@ def render(folder: Path) -> list[Document]:
 
 
 @cache
-def _rendered(name: str) -> str:
-    return yaml.safe_dump_all(render(directory(name)))
+def _rendered(name: str) -> list[Document]:
+    return render(directory(name))
 
 
 def manifests(name: str) -> list[Document]:
     """The documents of ``base`` or of an overlay, each time anew and free to be changed."""
-    return parse(_rendered(name))
+    return deepcopy(_rendered(name))
 
 
 def parse(text: str) -> list[Document]:
