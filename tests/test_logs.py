@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -158,6 +159,18 @@ def test_a_thread_that_crashes_is_an_event() -> None:
     (event,) = log.lines
     assert event["event"] == "program.thread_crashed"
     assert "ValueError: https://example.org/x" in event["traceback"]
+    assert SECRET not in log.text
+
+
+def test_a_clean_up_that_fails_is_an_event() -> None:
+    class Broken:
+        def __del__(self) -> None:
+            crash()
+
+    log = Log()
+    Broken()
+    gc.collect()
+    assert log.lines[0]["event"] == "program.cleanup_failed"
     assert SECRET not in log.text
 
 

@@ -148,6 +148,11 @@ def test_a_replacement_takes_over_what_the_list_does_not_say() -> None:
     assert (change.visibility, change.protected) == ("community", True)
 
 
+def test_a_replacement_does_not_take_over_whose_version_it_is_not() -> None:
+    properties = incoming(replace(SPEC, version=None, mpid=None), OLD)
+    assert not {"version", "mpid"} & properties.keys()
+
+
 def test_publishing_makes_it_visible_under_its_name_with_what_was_measured() -> None:
     validators = Validators(etag='"1"', last_modified="yesterday", size_bytes=10)
     found = marks.measured_properties(MEASURED, validators, "published", "a-run")

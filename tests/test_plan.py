@@ -1065,6 +1065,14 @@ def test_a_refused_entry_without_digests_does_not_become_a_question_for_its_sour
     assert unread(decide([spec(content=None)], [foreign(), foreign("f2")])) == ()
 
 
+def test_entries_that_differ_in_the_query_only_are_told_to_give_an_id() -> None:
+    decisions = decide(
+        [spec(), spec(line=2), spec(identity="id-2", line=3), spec("db", line=4)], []
+    )
+    hints = [decision.hint for decision in decisions if isinstance(decision, Refuse)]
+    assert ["id=" in hint for hint in hints] == [True, False, True]
+
+
 def test_entries_that_swap_their_names_are_both_refused() -> None:
     present = (stored("s1", "a", identity="id-1"), stored("s2", "b", identity="id-2"))
     wanted = (spec("b", "old", identity="id-1"), spec("a", "old", identity="id-2", line=2))

@@ -759,10 +759,21 @@ class Scripted:
         self._server.server_close()
 
 
+class Renewable(Token):
+    """A token in whose place another can be had, as after a login with a password."""
+
+    def invalidate(self) -> bool:
+        return True
+
+
 def store_at(url: str) -> GlanceStore:
-    """A store that has a token already and is told where Glance is."""
-    session = Session(auth=Token(url, "a-token"))
-    return GlanceStore(Adapter(session, endpoint_override=url), "a-project")
+    """A store that has a token already and is told where Glance is.
+
+    As in the SDK, the adapter would send again what was answered with 503.
+    """
+    session = Session(auth=Renewable(url, "a-token"))
+    adapter = Adapter(session, endpoint_override=url, status_code_retries=5)
+    return GlanceStore(adapter, "a-project")
 
 
 def record(name: str = "web.incoming", **fields: object) -> dict[str, object]:
