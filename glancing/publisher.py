@@ -139,7 +139,7 @@ class Publisher:
         for earlier in self._inventory:
             if earlier.name == name and (earlier.state == State.BACKUP or earlier.marked):
                 dated = marks.older_backup_name(stored.name, self._tools.clock.now())
-                self._store.update(earlier, ImageChange(name=dated))
+                self._store.update(earlier, marks.retire_change(earlier, dated))
         return self._store.update(stored, marks.retire_change(stored, name))
 
     # --- the copy in the backup directory ---

@@ -47,9 +47,12 @@ def _project_state() -> str:
 
 def _make() -> None:
     print("Making the environment .venv (about a minute) …", file=sys.stderr)
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
-    if made.returncode != 0:
-        sys.exit("Python cannot make virtual environments; on Debian: apt-get install python3-venv")
+    if not (PYTHON.exists() and (VENV / "bin" / "pip").exists()):
+        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
+        if made.returncode != 0:
+            sys.exit("Python cannot make virtual environments: on Debian, install python3-venv")
+    # An environment that is there is only brought up to date: somebody may be working in it.
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--editable", f"{ROOT}[dev]"], check=True)
+    if subprocess.run([*pip, "--editable", f"{ROOT}[dev]"], check=False).returncode != 0:
+        sys.exit("pip could not install what pyproject.toml asks for; what it said stands above")
     _DONE.write_text(_project_state() + "\n")
