@@ -6,12 +6,15 @@ loaded. Images are only ever deleted on the sandbox that this run has started.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.program import Program
 from tests.sandbox import Sandbox
 from tests.sandbox.identity import Credentials, Login
+from tests.shelf import Shelf
 
 
 def strip_environment() -> None:
@@ -38,6 +41,20 @@ def clean_cloud(sandbox: Sandbox) -> Sandbox:
     for owner in (sandbox.member, sandbox.other):
         delete_images(sandbox, owner)
     return sandbox
+
+
+@pytest.fixture
+def shelf(clean_cloud: Sandbox) -> Iterator[Shelf]:
+    """The member's images; whatever a test did, no run may have left one unfinished."""
+    with Shelf(clean_cloud) as shelf:
+        yield shelf
+        assert shelf.incoming() == []
+
+
+@pytest.fixture
+def glancing(shelf: Shelf, tmp_path: Path) -> Program:
+    """The program, logged in to the sandbox as its member, in a folder of its own."""
+    return Program(tmp_path, shelf.sandbox.member.environ())
 
 
 def refuse_other_clouds(sandbox: Sandbox, login: Login) -> None:
