@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,10 +51,12 @@ class Crew(Generic[T, R]):
             yield self._receive(self._done.get())
 
     def results_within(self, seconds: float) -> Iterator[tuple[int, R]]:
-        """Yield what is still finished within the given time, after the work was cut short."""
+        """Yield what is finished within the given time, after the work was cut short."""
+        deadline_s = time.monotonic() + seconds
         with suppress(queue.Empty):
             while self._received < self._count:
-                yield self._receive(self._done.get(timeout=seconds))
+                left_s = max(0.0, deadline_s - time.monotonic())
+                yield self._receive(self._done.get(timeout=left_s))
 
     def _receive(self, done: _Done[R]) -> tuple[int, R]:
         self._received += 1

@@ -373,7 +373,7 @@ class HttpStream:
     def _changed(self) -> DownloadError:
         return _ChangedError(
             f"{self._url}: the file changed while it was read",
-            kind=ErrorKind.INCOMPLETE,
+            kind=ErrorKind.CHANGED,
             transient=True,
         )
 

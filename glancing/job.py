@@ -102,7 +102,7 @@ class Job:
 
     def _run(self, read: Callable[[], Wanted], policy: plan.Policy) -> RunResult:
         started_s = self.tools.clock.monotonic_s()
-        wanted = read()
+        wanted = self._asked_for(read())
         rows = list(wanted.failures)
         for row in rows:
             tell(self.tools, row)
@@ -162,9 +162,21 @@ class Job:
                 answers[specs[index].identity] = answer
         return answers, failures
 
-    def _is_asked_for(self, spec: Spec) -> bool:
+    def _asked_for(self, wanted: Wanted) -> Wanted:
+        """Forget failures of entries that nobody asked for; ConfigError when one asked is none.
+
+        Entries that can be read all stay: what they claim counts for the decisions.
+        """
         only = self.options.only
-        return not only or spec.name in only or spec.identity in only or spec.descriptor in only
+        known = {word for spec in wanted.specs for word in _names_of(spec)}
+        missing = set(only) - known - {row.descriptor for row in wanted.failures}
+        if missing and not wanted.failures:
+            raise ConfigError(f"no entry is called {', '.join(sorted(missing))}")
+        asked = [row for row in wanted.failures if not only or missing or row.descriptor in only]
+        return replace(wanted, failures=tuple(asked))
+
+    def _is_asked_for(self, spec: Spec) -> bool:
+        return not self.options.only or not _names_of(spec).isdisjoint(self.options.only)
 
     def _act(
         self, carrier: _Carrier, decisions: Sequence[plan.Decision]
@@ -314,6 +326,11 @@ class _Carrier:
                 f"the source announces {found.size_bytes}",
                 kind=ErrorKind.WRONG_SIZE,
             )
+
+
+def _names_of(spec: Spec) -> set[str]:
+    """What ``--only`` may call an entry."""
+    return {spec.name, spec.identity, spec.descriptor}
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -270,10 +270,10 @@ class Publisher:
         """Keep an image whose bytes turned out to be the same, and note what was learnt.
 
         With the source's validators and digests kept, the next run need not read it again. Images
-        that glancing did not make are left as they are.
+        that were not made for this entry are left as they are.
         """
         found = self._found(intake)
-        if stored.marked:
+        if stored.marked and stored.identity == intake.spec.identity:
             change = marks.update_change(intake.spec, stored)
             properties = {**(change.properties if change else {}), **found}
             self._store.update(

@@ -291,7 +291,7 @@ def test_a_new_etag_ends_the_attempt(sources: HttpSources) -> None:
     other = whole(DATA[::-1], etag='"2"', accept_ranges="bytes")
     with BadServer(cut(**STRONG), other) as server:
         error = failure(sources, server.url())
-    assert error.transient and error.kind is ErrorKind.INCOMPLETE and len(server.requests) == 2
+    assert error.transient and error.kind is ErrorKind.CHANGED and len(server.requests) == 2
 
 
 @pytest.mark.parametrize(

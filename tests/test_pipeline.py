@@ -291,6 +291,7 @@ def test_an_image_compressed_twice_is_refused() -> None:
 @pytest.mark.parametrize("pieces", [[], [b""], [gzip.compress(b"")]])
 def test_nothing_is_no_image(pieces: list[bytes]) -> None:
     assert failure(Stream(pieces), Checks(Expected())).kind is ErrorKind.EMPTY
+    assert failure(Stream(pieces), Checks(full(IMAGE))).kind is ErrorKind.EMPTY
 
 
 # --- ends and limits ------------------------------------------------------------------------------
@@ -368,9 +369,12 @@ def test_a_wrong_announcement_fails_unread(checks: Checks, kind: ErrorKind) -> N
     assert stream.read_bytes == 0
 
 
-def test_a_wrong_announcement_of_the_image_fails_at_the_first_piece() -> None:
+@pytest.mark.parametrize("size_bytes", [4711, 10**9])
+def test_a_wrong_announcement_of_the_image_fails_at_the_first_piece(size_bytes: int) -> None:
     stream = Stream(cut(IMAGE), len(IMAGE))
-    assert failure(stream, Checks(Expected(image_size_bytes=4711))).kind is ErrorKind.WRONG_SIZE
+    assert (
+        failure(stream, Checks(Expected(image_size_bytes=size_bytes))).kind is ErrorKind.WRONG_SIZE
+    )
     assert stream.read_bytes == 100_000
 
 
@@ -668,11 +672,16 @@ def test_closing_ends_a_source_that_blocks_and_its_hashing() -> None:
 
 
 def test_a_body_never_holds_much_more_than_twice_its_reserve() -> None:
-    stream = Stream(endless())
-    body = upload_body(stream, reserve_bytes=MIB)
-    pieces = iter(body)
-    given_bytes = 0
-    for _ in range(200):
-        given_bytes += len(next(pieces))
-        assert stream.read_bytes - given_bytes <= 2 * MIB + 2 * 64 * 1024
-    body.close()
+    too_far = threading.Event()
+
+    def source() -> Iterator[bytes]:
+        yield from [bytes(64 * 1024)] * 32
+        yield b"the one that waits for room"
+        too_far.set()
+        yield b"end"
+
+    body = upload_body(source(), reserve_bytes=MIB)
+    body.wait_ready()
+    assert not too_far.wait(0.2)
+    assert b"".join(body).endswith(b"end")
+    assert too_far.is_set()
