@@ -11,7 +11,7 @@ import shlex
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -422,17 +422,19 @@ def scene(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Scene(Program(folder, sandbox.member.environ()), market)
 
 
+Runs = Mapping[str, "Future[Run]"]
+
+
 @pytest.fixture(scope="module")
-def runs(scene: Scene) -> Mapping[str, Run]:
+def runs(scene: Scene) -> Runs:
     """All command lines of both tables, several at once: no two are about the same name."""
     table: dict[str, Good | Bad] = {**GOOD, **BAD}
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        done = threads.map(lambda case: scene.run(case.words), table.values())
-        return dict(zip(table, done, strict=True))
+        return {case: threads.submit(scene.run, table[case].words) for case in table}
 
 
 @pytest.fixture(scope="module")
-def imported(scene: Scene, runs: Mapping[str, Run], sandbox: Sandbox) -> Iterator[Shelf]:
+def imported(scene: Scene, runs: Runs, sandbox: Sandbox) -> Iterator[Shelf]:
     """What is in Glance after all of them."""
     assert runs and scene
     with Shelf(sandbox) as shelf:
@@ -440,8 +442,8 @@ def imported(scene: Scene, runs: Mapping[str, Run], sandbox: Sandbox) -> Iterato
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_what_can_be_imported(case: str, runs: Mapping[str, Run], imported: Shelf) -> None:
-    wanted, run = GOOD[case], runs[case]
+def test_what_can_be_imported(case: str, runs: Runs, imported: Shelf) -> None:
+    wanted, run = GOOD[case], runs[case].result()
     assert run.exit_code == 0, run.output
     row, image = run.row, imported.named(wanted.name)
     assert (row["name"], row["outcome"], row["decision"]) == (wanted.name, "uploaded", "upload")
@@ -460,8 +462,8 @@ def test_what_can_be_imported(case: str, runs: Mapping[str, Run], imported: Shel
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_imported(case: str, runs: Mapping[str, Run]) -> None:
-    wanted, run = BAD[case], runs[case]
+def test_what_cannot_be_imported(case: str, runs: Runs) -> None:
+    wanted, run = BAD[case], runs[case].result()
     assert run.exit_code == wanted.exit_code, run.output
     error = run.result["error"] if wanted.exit_code == 2 else run.row["error"]
     assert error["kind"] == wanted.kind, run.output
@@ -471,30 +473,32 @@ def test_what_cannot_be_imported(case: str, runs: Mapping[str, Run]) -> None:
     assert (event["kind"], event["error"]) == (error["kind"], error["message"])
 
 
-def test_only_what_was_verified_is_in_glance(runs: Mapping[str, Run], imported: Shelf) -> None:
+def test_only_what_was_verified_is_in_glance(runs: Runs, imported: Shelf) -> None:
     assert len(runs) == len(GOOD) + len(BAD)
     assert imported.names() == sorted(good.name for good in GOOD.values())
     assert imported.incoming() == []
 
 
-def test_a_spool_is_removed(runs: Mapping[str, Run], scene: Scene) -> None:
-    assert runs["spooled and unpacked"].named("image.spooled")
+def test_a_spool_is_removed(runs: Runs, scene: Scene) -> None:
+    assert runs["spooled and unpacked"].result().named("image.spooled")
     assert list(scene.program.cwd.glob("glancing-*")) == []
 
 
-def test_what_was_forced_is_said(runs: Mapping[str, Run]) -> None:
+def test_what_was_forced_is_said(runs: Runs) -> None:
     for case, said in (
         ("a wrong digest, forced", f"sha256 of the image: expected {wrong('sha256')}"),
         ("a wrong size, forced", "size of the image: expected 700000 bytes"),
     ):
-        (mismatch, *_) = runs[case].row["mismatched"]
+        (mismatch, *_) = runs[case].result().row["mismatched"]
         assert said in mismatch.replace("published file or the ", "")
-        (event,) = runs[case].named("image.uploaded")
-        assert event["mismatched"] == runs[case].row["mismatched"]
+        (event,) = runs[case].result().named("image.uploaded")
+        assert event["mismatched"] == runs[case].result().row["mismatched"]
 
 
-def test_which_side_of_a_compressed_file_matched_is_said(runs: Mapping[str, Run]) -> None:
-    matched = {case: runs[case].row["matched"] for case in runs if case.endswith("of a gz")}
+def test_which_side_of_a_compressed_file_matched_is_said(runs: Runs) -> None:
+    matched = {
+        case: runs[case].result().row["matched"] for case in runs if case.endswith("of a gz")
+    }
     assert matched == {
         "a published digest of a gz": ["sha256 of the published file"],
         "an image digest of a gz": ["sha256 of the image"],
