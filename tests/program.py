@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
@@ -67,41 +67,20 @@ class Run:
         return row
 
 
+@dataclass(frozen=True, slots=True)
 class Running:
-    """A run under way; it is killed at the end of its ``with`` block if it still runs then."""
+    """A run under way."""
 
-    def __init__(self, command: list[str], environ: Mapping[str, str], cwd: Path) -> None:
-        self._began_s = time.monotonic()
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command,
-            env=dict(environ),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._out.close()
-        self._err.close()
+    process: subprocess.Popen[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+    began_s: float
 
     def finish(self, timeout_s: float = PATIENCE_S) -> Run:
         """Wait for the end, and read what it told."""
         exit_code = self.process.wait(timeout_s)
-        seconds = time.monotonic() - self._began_s
-        return read_run(exit_code, _text(self._out), _text(self._err), seconds)
+        seconds = time.monotonic() - self.began_s
+        return read_run(exit_code, _text(self.stdout), _text(self.stderr), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +98,22 @@ class Program:
         with self.start(*arguments, **variables) as running:
             return running.finish()
 
+    @contextmanager
     def start(
         self, *arguments: str | Path, wrapper: tuple[str, ...] = (), **variables: str
-    ) -> Running:
-        """Start a run; ``wrapper`` are words to put before the command."""
+    ) -> Iterator[Running]:
+        """Start a run, and kill it if it still runs in the end; ``wrapper`` are words before it."""
         words = [*wrapper, sys.executable, "-m", "glancing", *map(str, arguments)]
         environ = {**self._plain(), **self.environ, **variables}
-        return Running(words, environ, self.cwd)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            began_s = time.monotonic()
+            with subprocess.Popen(
+                words, env=environ, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            ) as process:
+                try:
+                    yield Running(process, out, err, began_s)
+                finally:
+                    process.kill()
 
     def _plain(self) -> dict[str, str]:
         return {

@@ -17,8 +17,8 @@ class Shelf:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self._login = Login(sandbox.member)
-        self.project_id: str = self._login.token["project"]["id"]
+        self.login = Login(sandbox.member)
+        self.project_id: str = self.login.token["project"]["id"]
 
     def __enter__(self) -> Self:
         return self
@@ -29,7 +29,7 @@ class Shelf:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._login.__exit__(kind, error, trace)
+        self.login.__exit__(kind, error, trace)
 
     # --- looking ---
 
@@ -105,4 +105,4 @@ class Shelf:
             admin.call("POST", url)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        return self._login.call(method, f"{self.sandbox.image_url}/v2/images{path}", **arguments)
+        return self.login.call(method, f"{self.sandbox.image_url}/v2/images{path}", **arguments)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import images
-from tests.conftest import delete_images
+from tests.conftest import empty
 from tests.marketplace import Marketplace, image_id
 from tests.program import Program, Run
-from tests.sandbox import Request, Sandbox
+from tests.sandbox import Request
 from tests.shelf import Image, Shelf
 
 
@@ -119,17 +119,17 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def played(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    sandbox.start_glance()
-    delete_images(sandbox, sandbox.member)
+def played(stock: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    empty(stock)
     folder = tmp_path_factory.mktemp("decisions")
-    with Marketplace({}) as market, Shelf(sandbox) as shelf:
-        program = Program(folder, {**sandbox.member.environ(), "GLANCING_URL": market.base})
+    with Marketplace({}) as market:
+        member = stock.sandbox.member
+        program = Program(folder, {**member.environ(), "GLANCING_URL": market.base})
         set_stage(market)
         first = program.run("sync", "-l", listed(folder, market))
         assert first.exit_code == 0, first.output
-        change_stage(market, shelf)
-        yield play(program, shelf, listed(folder, market, "absent"))
+        change_stage(market, stock)
+        yield play(program, stock, listed(folder, market, "absent"))
 
 
 def listed(folder: Path, market: Marketplace, *more: str) -> Path:

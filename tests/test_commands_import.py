@@ -19,11 +19,10 @@ from typing import Any
 import pytest
 
 from tests import images
-from tests.conftest import delete_images
+from tests.conftest import empty
 from tests.imagelist_documents import hepix, rdf_json, signed
 from tests.marketplace import BASE, Marketplace, checksums, image_id, metadata
 from tests.program import Program, Run
-from tests.sandbox import Sandbox
 from tests.servers import Served
 from tests.shelf import Shelf
 
@@ -389,7 +388,7 @@ def fill(folder: Path, market: Marketplace) -> None:
         **documents(market.origin),
         **{f"{name}.bin": data for name, (_, data) in FORMATS.items()},
         **{f"packed.{name}": data for name, data in PACKED.items()},
-        **{name: RAW for name in ("local.raw", "listed.raw", "remote.raw", "with%20space.raw")},
+        **dict.fromkeys(("local.raw", "listed.raw", "remote.raw", "with%20space.raw"), RAW),
         "empty.raw": b"",
         "unsafe.bin": images.qcow2(backing_file=True),
         "two.zip": zipped(RAW, RAW),
@@ -413,13 +412,12 @@ def fill(folder: Path, market: Marketplace) -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    sandbox.start_glance()
-    delete_images(sandbox, sandbox.member)
+def scene(stock: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    empty(stock)
     folder = tmp_path_factory.mktemp("import")
     with Marketplace({}) as market:
         fill(folder, market)
-        yield Scene(Program(folder, sandbox.member.environ()), market)
+        yield Scene(Program(folder, stock.sandbox.member.environ()), market)
 
 
 Runs = Mapping[str, "Future[Run]"]
@@ -433,19 +431,11 @@ def runs(scene: Scene) -> Runs:
         return {case: threads.submit(scene.run, table[case].words) for case in table}
 
 
-@pytest.fixture(scope="module")
-def imported(scene: Scene, runs: Runs, sandbox: Sandbox) -> Iterator[Shelf]:
-    """What is in Glance after all of them."""
-    assert runs and scene
-    with Shelf(sandbox) as shelf:
-        yield shelf
-
-
 @pytest.mark.parametrize("case", GOOD)
-def test_what_can_be_imported(case: str, runs: Runs, imported: Shelf) -> None:
+def test_what_can_be_imported(case: str, runs: Runs, stock: Shelf) -> None:
     wanted, run = GOOD[case], runs[case].result()
     assert run.exit_code == 0, run.output
-    row, image = run.row, imported.named(wanted.name)
+    row, image = run.row, stock.named(wanted.name)
     assert (row["name"], row["outcome"], row["decision"]) == (wanted.name, "uploaded", "upload")
     assert row["image_id"] == image["id"]
     assert row["size_bytes"] == image["size"] == len(wanted.data)
@@ -473,10 +463,10 @@ def test_what_cannot_be_imported(case: str, runs: Runs) -> None:
     assert (event["kind"], event["error"]) == (error["kind"], error["message"])
 
 
-def test_only_what_was_verified_is_in_glance(runs: Runs, imported: Shelf) -> None:
+def test_only_what_was_verified_is_in_glance(runs: Runs, stock: Shelf) -> None:
     assert len(runs) == len(GOOD) + len(BAD)
-    assert imported.names() == sorted(good.name for good in GOOD.values())
-    assert imported.incoming() == []
+    assert stock.names() == sorted(good.name for good in GOOD.values())
+    assert stock.incoming() == []
 
 
 def test_a_spool_is_removed(runs: Runs, scene: Scene) -> None:

@@ -224,9 +224,8 @@ def test_what_a_replacement_inherits(sync: Program, shelf: Shelf, market: Market
     path = write_list(sync, market.publish("disk", disk(1)), market.publish("mine", disk(2)))
     assert sync.run("sync", "-l", path).exit_code == 0
     disk_, mine = shelf.named("disk"), shelf.named("mine")
-    with Shelf(shelf.sandbox) as other:
-        stranger = "0123456789abcdef0123456789abcdef"
-        other.share(disk_, stranger)
+    stranger = "0123456789abcdef0123456789abcdef"
+    shelf.share(disk_, stranger)
     chosen = {"min_disk": 3, "min_ram": 256, "tags": ["glancing", "gold"], "hw_disk_bus": "scsi"}
     shelf.change(disk_, **chosen)
     shelf.change(mine, visibility="private", protected=True)
