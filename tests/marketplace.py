@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from tests.imagelist_documents import xml
 from tests.servers import ImageServer
@@ -16,6 +17,7 @@ LABELS: Mapping[str, str] = {
     "SHA-512": "sha512",
 }
 BASE = "/marketplace/metadata"
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 def image_id(name: str) -> str:
@@ -34,22 +36,22 @@ def checksums(image: bytes, *labels: str) -> Checksums:
 def metadata(
     image: bytes,
     location: str,
+    fields: Mapping[str, str],
     *,
     sums: Checksums | None = None,
     form: Callable[..., bytes] = xml,
     around: str = "",
-    **fields: str,
 ) -> bytes:
     """A document about an image whose uncompressed bytes these are.
 
-    Names of ``fields`` are those of the format with ``__`` for the colon and ``_`` for a hyphen.
+    ``fields`` are further ones, or others, by the names that they have in the XML form.
     """
     said = {
         "slterms:location": location,
         "slreq:bytes": str(len(image)),
         "dcterms:compression": "",
         "dcterms:format": "raw",
-        **{key.replace("__", ":").replace("_", "-"): value for key, value in fields.items()},
+        **fields,
     }
     return form(said, checksums(image) if sums is None else sums, around)
 
@@ -74,7 +76,7 @@ class Marketplace(ImageServer):
         *,
         title: str | None = None,
         published: bytes | None = None,
-        **fields: str,
+        fields: Mapping[str, str] = NO_FIELDS,
     ) -> str:
         """Offer a version of an image and return its ID; ``published`` are other bytes to serve.
 
@@ -86,9 +88,11 @@ class Marketplace(ImageServer):
         self.files[f"{BASE}/{identifier}"] = metadata(
             image,
             self.url(path),
-            dcterms__identifier=identifier,
-            dcterms__title=title or name,
-            slterms__version=version,
-            **fields,
+            {
+                "dcterms:identifier": identifier,
+                "dcterms:title": title or name,
+                "slterms:version": version,
+                **fields,
+            },
         )
         return identifier

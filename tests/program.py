@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
 POLL_S = 0.05
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 EVENT_NAME = re.compile(r"[a-z0-9]+\.[a-z0-9_]+")
 OUTCOMES = (
     *("uploaded", "replaced", "updated", "unchanged"),
@@ -95,12 +97,15 @@ class Program:
 
     def run(self, *arguments: str | Path, **variables: str) -> Run:
         """Run to the end; ``variables`` come on top of the environment."""
-        with self.start(*arguments, **variables) as running:
+        with self.start(*arguments, variables=variables) as running:
             return running.finish()
 
     @contextmanager
     def start(
-        self, *arguments: str | Path, wrapper: tuple[str, ...] = (), **variables: str
+        self,
+        *arguments: str | Path,
+        variables: Mapping[str, str] = NO_VARIABLES,
+        wrapper: tuple[str, ...] = (),
     ) -> Iterator[Running]:
         """Start a run, and kill it if it still runs in the end; ``wrapper`` are words before it."""
         words = [*wrapper, sys.executable, "-m", "glancing", *map(str, arguments)]

@@ -119,6 +119,10 @@ class FaultServer(BadServer):
         self._turns: Counter[str] = Counter()
         self._turn_lock = threading.Lock()
 
+    def __enter__(self) -> FaultServer:
+        super().__enter__()
+        return self
+
     def _scripted(self, request: Request) -> Iterable[Action]:
         with self._turn_lock:
             turn = self._turns[request.path]
@@ -156,7 +160,7 @@ def line(case: str, server: BadServer, market: Marketplace) -> str:
     if FAULTS[case].bare:
         return location
     identifier = image_id(slug(case))
-    document = metadata(IMAGE, location, dcterms__identifier=identifier, dcterms__title=case)
+    document = metadata(IMAGE, location, {"dcterms:identifier": identifier, "dcterms:title": case})
     market.files[f"/marketplace/metadata/{identifier}"] = document
     return identifier
 

@@ -21,7 +21,7 @@ import pytest
 from tests import images
 from tests.conftest import empty
 from tests.imagelist_documents import hepix, rdf_json, signed
-from tests.marketplace import BASE, Marketplace, checksums, image_id, metadata
+from tests.marketplace import BASE, Checksums, Marketplace, checksums, image_id, metadata
 from tests.program import Program, Run
 from tests.servers import Served
 from tests.shelf import Shelf
@@ -78,30 +78,45 @@ HEPIX_ID = "deadbabe-0000-0000-0000-000000000001"
 DASHED_ID = image_id("-abcd")
 
 
+FIELDS: Mapping[str, str] = {
+    "format": "dcterms:format",
+    "compression": "dcterms:compression",
+    "version": "slterms:version",
+    "size": "slreq:bytes",
+}
+
+
 def documents(url: str) -> dict[str, bytes]:
     """The metadata and checksum files that the commands name, all by relative paths."""
     raw_sums = f"{digest('sha256', RAW)}  listed.raw\n".encode()
 
-    def described(os_name: str, image: bytes = RAW, path: str = "/raw", **more: Any) -> bytes:
-        location = more.pop("location", url + path)
-        return metadata(image, location, slterms__os=os_name, **more)
+    def described(
+        os_name: str,
+        image: bytes = RAW,
+        path: str = "/raw",
+        sums: Checksums | None = None,
+        **fields: str,
+    ) -> bytes:
+        location = fields.pop("location", url + path)
+        named = {FIELDS[name]: value for name, value in fields.items()}
+        return metadata(image, location, {"slterms:os": os_name, **named}, sums=sums)
 
     return {
         "plain.xml": described("Plain"),
-        "wrapped.xml": described("Wrapped", around="metadata"),
-        "entry.json": described("Json", form=rdf_json),
+        "wrapped.xml": metadata(RAW, url + "/raw", {"slterms:os": "Wrapped"}, around="metadata"),
+        "entry.json": metadata(RAW, url + "/raw", {"slterms:os": "Json"}, form=rdf_json),
         "beside.xml": described("Beside", location="local.raw"),
-        "blank.xml": described("Blank", dcterms__format="", slterms__version=""),
+        "blank.xml": described("Blank", format="", version=""),
         "undigested.xml": described("Undigested", sums=()),
-        "gz.xml": described("Gzipped", path="/packed.gz", dcterms__compression="gz"),
+        "gz.xml": described("Gzipped", path="/packed.gz", compression="gz"),
         "sha1.xml": described("Weak", sums=checksums(RAW, "SHA-1")),
         "badsum.xml": described("Badsum", sums=checksums(OTHER, "MD5")),
-        "badsize.xml": described("Badsize", slreq__bytes="700000"),
+        "badsize.xml": described("Badsize", size="700000"),
         "cirros.xml": described("Cirros", QCOW2, "/qcow2"),
         "unsafe.xml": described("Unsafe", images.qcow2(backing_file=True), "/unsafe"),
-        "notgz.xml": described("Notgz", dcterms__compression="gz"),
-        "notplain.xml": described("Notplain", path="/packed.gz", dcterms__compression="none"),
-        "lzh.xml": described("Lzh", dcterms__compression="lzh"),
+        "notgz.xml": described("Notgz", compression="gz"),
+        "notplain.xml": described("Notplain", path="/packed.gz", compression="none"),
+        "lzh.xml": described("Lzh", compression="lzh"),
         "nowhere.xml": described("Nowhere", location=""),
         "ftp.xml": described("Ftp", location="ftp://images.example.org/x.img"),
         "shortsum.xml": described("Shortsum", sums=(("MD5", "123"),)),
@@ -406,7 +421,9 @@ def fill(folder: Path, market: Marketplace) -> None:
         "/files/chunked.raw": Served(RAW, chunked=True),
     }
     for title, identifier in (("Known", image_id("known")), ("Dashed", DASHED_ID)):
-        entry = metadata(RAW, market.url("/raw"), slterms__os=title, dcterms__identifier=identifier)
+        entry = metadata(
+            RAW, market.url("/raw"), {"slterms:os": title, "dcterms:identifier": identifier}
+        )
         market.files[f"{BASE}/{identifier}"] = entry
     market.files[f"{BASE}/{image_id('swapped')}"] = market.files[f"{BASE}/{image_id('known')}"]
 
@@ -514,8 +531,8 @@ def write(glancing: Program, name: str, data: bytes) -> Path:
 def test_a_second_import_of_the_same_bytes_changes_nothing(
     glancing: Program, shelf: Shelf, sums: bool
 ) -> None:
-    words = ["import", write(glancing, "disk.raw", RAW)]
-    words += ["-s", digest("sha256", RAW)] if sums else []
+    proof = ["-s", digest("sha256", RAW)] if sums else []
+    words = ["import", str(write(glancing, "disk.raw", RAW)), *proof]
     first, second = glancing.run(*words), glancing.run(*words)
     assert (first.exit_code, second.exit_code) == (0, 0)
     assert (first.row["outcome"], second.row["outcome"]) == ("uploaded", "unchanged")
@@ -590,7 +607,7 @@ def test_a_kept_file_is_named_in_the_result(glancing: Program, shelf: Shelf) -> 
 def test_what_was_imported_from_metadata_is_skipped_by_sync(
     glancing: Program, shelf: Shelf, market: Marketplace
 ) -> None:
-    identifier = market.publish("alpine", RAW, title="os-1.0-x86_64", slterms__os="os")
+    identifier = market.publish("alpine", RAW, title="os-1.0-x86_64", fields={"slterms:os": "os"})
     assert glancing.run("import", identifier, "-u", market.base).exit_code == 0
     image = shelf.named("os-1.0-x86_64")
     assert (image["mpid"], image["version"]) == (identifier, "1")

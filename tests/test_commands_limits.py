@@ -126,7 +126,11 @@ def test_a_large_image_needs_little_memory_and_no_disk(
     with BadServer(lambda _: chain([head(200, content_length=GIB)], gibibyte())) as server:
         words = ("import", server.url("/large.raw"), "-s", digest.hexdigest())
         with glancing.start(
-            *words, "--work-dir", small_disk, wrapper=measured, TMPDIR=str(small_disk)
+            *words,
+            "--work-dir",
+            small_disk,
+            wrapper=measured,
+            variables={"TMPDIR": str(small_disk)},
         ) as running:
             run = running.finish(timeout_s=500)
     assert run.exit_code == 0, run.output

@@ -50,12 +50,11 @@ def test_a_list_full_of_secrets(glancing: Program, shelf: Shelf, market: Marketp
     market.files[f"{BASE}/{good}"] = metadata(
         IMAGE,
         put.address(market.url("/images/good-1.img")),
-        dcterms__title="good",
-        dcterms__identifier=good,
+        {"dcterms:title": "good", "dcterms:identifier": good},
     )
     market.files["/bare.raw"] = IMAGE
     market.files["/wrong.xml"] = metadata(
-        images.raw(700 * 1024), put.address(market.url("/bare.raw")), dcterms__title="wrong"
+        images.raw(700 * 1024), put.address(market.url("/bare.raw")), {"dcterms:title": "wrong"}
     )
     with BadServer([head(302, location=put.address("ftp://127.0.0.1/x"))]) as elsewhere:
         lines = [

@@ -61,7 +61,7 @@ def test_what_a_list_may_contain(sync: Program, shelf: Shelf, market: Marketplac
     folder = sync.cwd / "lists"
     (folder / "below").mkdir(parents=True)
     (folder / "below" / "file.raw").write_bytes(disk(4))
-    described = metadata(disk(5), "file5.raw", dcterms__title="described")
+    described = metadata(disk(5), "file5.raw", {"dcterms:title": "described"})
     (folder / "entry.xml").write_bytes(described)
     (folder / "file5.raw").write_bytes(disk(5))
     lines = [
@@ -136,7 +136,7 @@ def test_a_fetched_list_names_no_local_files(
 ) -> None:
     """Fault 15: nothing that is fetched can name a file of this machine."""
     (sync.cwd / "secret.raw").write_bytes(disk(1))
-    (sync.cwd / "secret.xml").write_bytes(metadata(disk(1), market.url("/image")))
+    (sync.cwd / "secret.xml").write_bytes(metadata(disk(1), market.url("/image"), {}))
     market.files["/vmlist"] = f"{sync.cwd}/secret.raw\nsecret.xml\nfile:///etc/hosts\n".encode()
     run = sync.run("sync", "-l", market.url("/vmlist"))
     assert run.exit_code == 1 and [row["outcome"] for row in run.rows] == ["failed"] * 3
