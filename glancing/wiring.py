@@ -187,10 +187,12 @@ def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verb
     with _session(verbose=verbose) as session:
         _catch_signals(session.stop)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # blocked while we were loaded
             document = run(session)
+            session.stop.set()  # what is left is to tell; a signal has nothing to end any more
         except (GlancingError, RunInterrupted) as error:
+            session.stop.set()
             document = _ended_early(session, command, error)
-        session.stop.set()  # what is left is to tell; a signal has nothing to end any more
         _tell_end(session.events, document)
     told = session.redactor.value(document)
     print_result(told, sys.stdout)
