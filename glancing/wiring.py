@@ -174,6 +174,9 @@ class Session:
         os.environ.update(found.assign)
         if found.v2_taken_as_v3:
             self.events.warning("cloud.v2_taken_as_v3", auth_url=os.environ["OS_AUTH_URL"])
+        # The SDK looks for its files in the home directory, and cannot be loaded without one.
+        if not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117 - Path.home raises
+            os.environ["HOME"] = "/"
         # The SDK takes most of a second to import, and not every command needs it.
         from glancing import glance  # noqa: PLC0415
 
