@@ -140,7 +140,7 @@ class Session:
         """A run of ``command``; raises ConfigError when a directory cannot be used."""
         directories = Directories(work_dir=work_dir, backup_dir=backup_dir)
         directories.check(spool_needed=options.spool)
-        if not directories.can_spool:
+        if mode is not Mode.PLAN and not directories.can_spool:
             reason = "no work directory can be written to: one pass only, no second attempt by disk"
             self.events.warning("work_dir.unusable", reason=reason)
         tools = self.tools(directories)
