@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
 POLL_S = 0.05
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
-EVENT_NAME = re.compile(r"[a-z0-9]+\.[a-z0-9_]+")
+EVENT_NAME = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
 OUTCOMES = (
     *("uploaded", "replaced", "updated", "unchanged"),
     *("refused", "failed", "planned", "busy"),
