@@ -190,9 +190,7 @@ class Catalogue:
         listed = tuple(
             digest for place in request.sums_files for digest in self._listed(place, spec)
         )
-        expected, notes = digests.override(
-            spec.expected, sums=request.sums, sums_files=digests.unique(listed)
-        )
+        expected, notes = digests.override(spec.expected, sums=request.sums, sums_files=listed)
         for note in notes:
             self.events.warning("digest.overridden", name=spec.name, reason=note)
         return replace(spec, expected=expected)

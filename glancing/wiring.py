@@ -140,7 +140,7 @@ class Session:
         """A run of ``command``; raises ConfigError when a directory cannot be used."""
         directories = Directories(work_dir=work_dir, backup_dir=backup_dir)
         directories.check(spool_needed=options.spool)
-        if not directories.can_spool:
+        if mode is not Mode.PLAN and not directories.can_spool:
             reason = "no work directory can be written to: one pass only, no second attempt by disk"
             self.events.warning("work_dir.unusable", reason=reason)
         tools = self.tools(directories)
@@ -174,6 +174,9 @@ class Session:
         os.environ.update(found.assign)
         if found.v2_taken_as_v3:
             self.events.warning("cloud.v2_taken_as_v3", auth_url=os.environ["OS_AUTH_URL"])
+        # The SDK looks for its files in the home directory, and cannot be loaded without one.
+        if not os.path.isabs(os.path.expanduser("~")):  # noqa: PTH111, PTH117 - Path.home raises
+            os.environ["HOME"] = "/"
         # The SDK takes most of a second to import, and not every command needs it.
         from glancing import glance  # noqa: PLC0415
 
@@ -187,10 +190,12 @@ def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verb
     with _session(verbose=verbose) as session:
         _catch_signals(session.stop)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # blocked while we were loaded
             document = run(session)
+            session.stop.set()  # what is left is to tell; a signal has nothing to end any more
         except (GlancingError, RunInterrupted) as error:
+            session.stop.set()
             document = _ended_early(session, command, error)
-        session.stop.set()  # what is left is to tell; a signal has nothing to end any more
         _tell_end(session.events, document)
     told = session.redactor.value(document)
     print_result(told, sys.stdout)

@@ -6,12 +6,15 @@ loaded. Images are only ever deleted on the sandbox that this run has started.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.program import Program
 from tests.sandbox import Sandbox
 from tests.sandbox.identity import Credentials, Login
+from tests.shelf import Shelf
 
 
 def strip_environment() -> None:
@@ -40,6 +43,34 @@ def clean_cloud(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+@pytest.fixture(scope="session")
+def stock(sandbox: Sandbox) -> Iterator[Shelf]:
+    """The member's images, whatever they are; logged in once, as each login costs."""
+    sandbox.start_glance()
+    with Shelf(sandbox) as shelf:
+        yield shelf
+
+
+@pytest.fixture
+def shelf(sandbox: Sandbox, stock: Shelf) -> Iterator[Shelf]:
+    """An empty Glance; whatever a test does, no run may leave an image unfinished."""
+    sandbox.start_glance()
+    empty(stock)
+    yield stock
+    assert stock.incoming() == []
+
+
+def empty(shelf: Shelf) -> None:
+    """Delete all images of the member."""
+    delete_images_of(shelf.sandbox, shelf.login)
+
+
+@pytest.fixture
+def glancing(shelf: Shelf, tmp_path: Path) -> Program:
+    """The program, logged in to the sandbox as its member, in a folder of its own."""
+    return Program(tmp_path, shelf.sandbox.member.environ())
+
+
 def refuse_other_clouds(sandbox: Sandbox, login: Login) -> None:
     """Fail unless the cloud is the sandbox's own, on this machine's loopback address."""
     catalogue = login.token["catalog"]
@@ -54,13 +85,18 @@ def refuse_other_clouds(sandbox: Sandbox, login: Login) -> None:
 def delete_images(sandbox: Sandbox, owner: Credentials) -> None:
     """Delete every image that the owner's project has, hidden and protected ones too."""
     with Login(owner) as login:
-        refuse_other_clouds(sandbox, login)
-        project = login.token["project"]["id"]
-        for hidden in ("false", "true"):
-            query = {"owner": project, "os_hidden": hidden, "limit": "1000"}
-            images = login.call("GET", f"{sandbox.image_url}/v2/images", params=query).json()
-            for image in images["images"]:
-                delete_image(login, f"{sandbox.image_url}/v2/images/{image['id']}", image)
+        delete_images_of(sandbox, login)
+
+
+def delete_images_of(sandbox: Sandbox, login: Login) -> None:
+    """Delete every image of a project that somebody is logged in to."""
+    refuse_other_clouds(sandbox, login)
+    project = login.token["project"]["id"]
+    for hidden in ("false", "true"):
+        query = {"owner": project, "os_hidden": hidden, "limit": "1000"}
+        images = login.call("GET", f"{sandbox.image_url}/v2/images", params=query).json()
+        for image in images["images"]:
+            delete_image(login, f"{sandbox.image_url}/v2/images/{image['id']}", image)
 
 
 def delete_image(login: Login, url: str, image: dict[str, object]) -> None:

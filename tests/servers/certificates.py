@@ -18,6 +18,7 @@ class Authority:
         self._key = directory / "ca.key"
         _openssl(
             *("req", "-x509", *_NEW_KEY, "-subj", "/CN=Test CA", "-days", "2"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
             *("-keyout", self._key, "-out", self.file),
         )
 
@@ -25,6 +26,9 @@ class Authority:
         """A server's side of TLS with a certificate for these names; ``days=-1`` has expired."""
         stem = self._directory / f"server{len(list(self._directory.iterdir()))}"
         key, request, certificate = (stem.with_suffix(end) for end in (".key", ".csr", ".pem"))
+        extensions = stem.with_suffix(".cnf")
+        # Python 3.13 checks what RFC 5280 demands, and older openssl commands leave it out.
+        extensions.write_text("authorityKeyIdentifier = keyid\n")
         _openssl(
             *("req", *_NEW_KEY, "-subj", "/CN=Test server", "-addext", f"subjectAltName={names}"),
             *("-keyout", key, "-out", request),
@@ -32,6 +36,7 @@ class Authority:
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self._key),
             *("-CAcreateserial", "-copy_extensions", "copy", "-days", str(days)),
+            *("-extfile", extensions),
             *("-out", certificate),
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
