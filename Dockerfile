@@ -12,9 +12,9 @@ WORKDIR /build
 RUN ["python3", "-m", "venv", "tools"]
 RUN ["python3", "-m", "venv", "--without-pip", "/opt/glancing"]
 
-COPY requirements.txt requirements-build.txt ./
+COPY requirements.txt .ci/build-requirements.txt ./
 RUN ["tools/bin/python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", \
-     "-r", "requirements-build.txt"]
+     "-r", "build-requirements.txt"]
 RUN ["tools/bin/python", "-m", "pip", "--python", "/opt/glancing/bin/python", "install", \
      "--no-compile", "--require-hashes", "--only-binary", ":all:", "-r", "requirements.txt"]
 
