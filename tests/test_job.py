@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -88,6 +88,9 @@ class World:
 
     def sync(self, options: Options | None = None) -> RunResult:
         return self.job(options).sync([LIST])
+
+    def import_one(self, options: Options | None = None) -> RunResult:
+        return self.job(options).import_one(ImportRequest(IMAGE.full))
 
     def images(self) -> dict[str, bytes]:
         """The data of every image by its name, hidden ones included."""
@@ -195,6 +198,9 @@ def test_only_what_was_asked_for(world: World) -> None:
 # --- crashes --------------------------------------------------------------------------------------
 
 
+Run = Callable[..., RunResult]
+
+
 def crashed_runs() -> Iterator[tuple[str, int]]:
     """Every call of an upload and of a replace with copy, and a crash before and after it."""
     for position in range(12):
@@ -204,14 +210,15 @@ def crashed_runs() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize(("side", "position"), list(crashed_runs()))
 @pytest.mark.parametrize("first", [True, False], ids=["upload", "replace"])
+@pytest.mark.parametrize("run", [World.sync, World.import_one], ids=["sync", "import"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_run_after_any_crash_converges(
-    world: World, side: str, position: int, *, first: bool
+    world: World, side: str, position: int, run: Run, *, first: bool
 ) -> None:
-    """Promises P2 and P3, and fault 51, for every call of a run."""
+    """Promises P2 and P3, and fault 51, for every call of a run of either command."""
     options = Options(jobs=1, backup=True)
     if not first:
-        world.sync()
+        run(world)
         (old,) = world.store.images()
         world.store.add(old, OLD, members=["friend"])
         world.publish(NEW)
@@ -219,17 +226,17 @@ def test_one_run_after_any_crash_converges(
     start = len(world.store.calls)
     setattr(world.store, f"crash_{side}", start + position)
     with suppress(Crash):
-        world.sync(options)
+        run(world, options)
     assert first or world.usable("debian"), "the name had an image and has none"
     world.store.revive()
     world.clock.advance(5)
-    result = world.sync(options)
+    result = run(world, options)
     assert result.exit_code == ExitCode.OK
     expected = {"debian": OLD} if first else {"debian": NEW, "debian_old": OLD}
     assert world.images() == expected and world.usable("debian")
     current = next(image for image in world.store.images() if image.name == "debian")
     assert world.store.members(current.id) == (() if first else ("friend",))
-    assert outcomes(world.sync(options)) == [Outcome.UNCHANGED]
+    assert outcomes(run(world, options)) == [Outcome.UNCHANGED]
 
 
 # --- other runs -----------------------------------------------------------------------------------
