@@ -186,6 +186,24 @@ def test_a_plan_and_a_dry_run_change_nothing(world: World) -> None:
     assert not world.sources.opened[1:], "a plan downloads nothing"
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "kind"),
+    [
+        (b"", Options(), ErrorKind.EMPTY),
+        (OLD, Options(max_size_bytes=10), ErrorKind.TOO_LARGE),
+    ],
+)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_plan_fails_where_a_run_would_for_the_size_alone(
+    world: World, data: bytes, options: Options, kind: ErrorKind, mode: Mode
+) -> None:
+    """A plan exits as `sync` would."""
+    world.publish(data)
+    result = world.job(options, mode).sync([LIST])
+    assert result.exit_code == ExitCode.IMAGES_FAILED
+    assert result.images[0].error and result.images[0].error.kind == kind
+
+
 def test_only_what_was_asked_for(world: World) -> None:
     world.publish(OLD, "https://example.org/b.img")
     world.sources.put(Url("https://example.org/b.img"), b"b" * 3000)
