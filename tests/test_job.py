@@ -18,7 +18,7 @@ import pytest
 
 from glancing.carrier import Mode
 from glancing.catalogue import Catalogue, ImportRequest
-from glancing.errors import ConfigError, ErrorKind, ExitCode
+from glancing.errors import ConfigError, ErrorKind, ExitCode, StoreError
 from glancing.files import Directories
 from glancing.intake import Tools
 from glancing.job import Job
@@ -30,6 +30,7 @@ from glancing.model import (
     Outcome,
     RetryPolicy,
     StoredImage,
+    UploadBody,
     Url,
     Validators,
 )
@@ -62,6 +63,7 @@ class World:
     events: ListEvents = field(default_factory=ListEvents)
     sources: FakeSources = field(default_factory=FakeSources)
     store: FakeStore = field(init=False)
+    run_id: str = "run"
 
     def __post_init__(self) -> None:
         self.store = FakeStore(self.clock)
@@ -84,7 +86,7 @@ class World:
         )
         catalogue = Catalogue(self.sources, self.events, self.clock, folder=Path("/lists"))
         options = options or Options(jobs=1)
-        return Job("sync", "run", catalogue, lambda: self.store, tools, options, mode)
+        return Job("sync", self.run_id, catalogue, lambda: self.store, tools, options, mode)
 
     def sync(self, options: Options | None = None) -> RunResult:
         return self.job(options).sync([LIST])
@@ -314,6 +316,24 @@ def test_what_others_are_filling_for_another_image_is_not_waited_for(world: Worl
     assert set(world.images()) == {"debian", "debian.incoming"}
 
 
+class Overloaded(FakeStore):
+    """A Glance that takes records, and neither data nor deletions."""
+
+    def upload(self, image_id: str, body: UploadBody) -> None:  # noqa: ARG002
+        raise StoreError("Glance did not take the image's data", transient=True)
+
+    def delete(self, image_id: str) -> None:  # noqa: ARG002
+        raise StoreError("Glance did not delete the image", transient=True)
+
+
+def test_what_this_run_could_not_remove_is_no_other_run(world: World) -> None:
+    """Promise P9: a Glance that fails again and again is told as that, not as another run."""
+    world.store = Overloaded(world.clock)
+    result = world.sync()
+    assert result.exit_code == ExitCode.IMAGES_FAILED and outcomes(result) == [Outcome.FAILED]
+    assert result.images[0].error and result.images[0].error.kind == ErrorKind.STORE
+
+
 class TwoAtOnce(FakeStore):
     """Another run comes in between our inventory and our record."""
 
@@ -331,7 +351,12 @@ class TwoAtOnce(FakeStore):
         return found
 
     def _other_run(self) -> None:
-        other = World(self._world.folder, clock=self._world.clock, sources=self._world.sources)
+        other = World(
+            self._world.folder,
+            clock=self._world.clock,
+            sources=self._world.sources,
+            run_id="another",
+        )
         other.store = self
         if not self._finishes:
             self.crash_before = len(self.calls) + 2
