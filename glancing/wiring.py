@@ -276,14 +276,17 @@ def _catch_signals(stop: threading.Event) -> None:
 
 
 def print_result(document: Mapping[str, Any], stream: TextIO) -> None:
-    """JSON, or a table on a terminal; a reader that went away is no failure of the run."""
+    """JSON, or a table on a terminal.
+
+    A reader that went away or a disk that is full is no failure of the run, which is over.
+    """
     try:
         if stream.isatty() and "images" in document:
             _print_table(document)
         else:
             stream.write(json.dumps(document, ensure_ascii=True) + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         # Python would fail once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
