@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +35,11 @@ def test_a_stream_that_takes_nothing_does_not_change_the_exit_code(image: Path, 
     """Fault 58."""
     assert run(image.parent, f"{COMMAND} {image} {lost}").returncode == 0
     assert run(image.parent, f"{COMMAND} missing.img {lost}").returncode == 1
+
+
+def test_a_working_directory_that_is_gone_is_told(image: Path) -> None:
+    """Promise P9: whatever happens, there is a result."""
+    done = run(image.parent, f"mkdir gone && cd gone && rmdir ../gone && {COMMAND} {image}")
+    result = json.loads(done.stdout)
+    assert done.returncode == result["exit_code"] == 2
+    assert "working directory" in result["error"]["message"]
