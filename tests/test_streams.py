@@ -43,3 +43,12 @@ def test_a_working_directory_that_is_gone_is_told(image: Path) -> None:
     result = json.loads(done.stdout)
     assert done.returncode == result["exit_code"] == 2
     assert "working directory" in result["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["x" * 256, " ", "two\nlines"])
+def test_a_name_that_glance_cannot_take_is_refused_before_the_download(
+    image: Path, name: str
+) -> None:
+    """Fault 38."""
+    done = run(image.parent, f"{COMMAND} {image} -n '{name}'")
+    assert done.returncode == 2 and json.loads(done.stdout)["error"]["kind"] == "usage"
