@@ -21,8 +21,10 @@ from glancing.errors import (
 )
 from glancing.intake import Receiver, Tools
 from glancing.model import (
+    Compression,
     Digest,
     ErrorReport,
+    Expected,
     ImageResult,
     Integrity,
     Measured,
@@ -164,16 +166,33 @@ class Carrier:
 
     def _ask_source(self, spec: Spec) -> None:
         """A plan tells what a run would: a source that does not answer fails there as well."""
-        found = self.receiver.tools.sources.probe(spec.sources[0])
-        expected_bytes = spec.expected.published_size_bytes
-        if self.receiver.options.force or expected_bytes in (None, found.size_bytes):
-            return
-        if found.size_bytes is not None:
+        announced_bytes = self.receiver.tools.sources.probe(spec.sources[0]).size_bytes
+        if announced_bytes is not None:
+            self._check_announced(spec.expected, announced_bytes)
+
+    def _check_announced(self, expected: Expected, announced_bytes: int) -> None:
+        """Refuse what the pipeline would refuse for the size that the source announces."""
+        options = self.receiver.options
+        if announced_bytes == 0:
+            raise VerificationError("the published file is empty", kind=ErrorKind.EMPTY)
+        if announced_bytes > options.max_size_bytes:
             raise VerificationError(
-                f"the size of the published file is wrong: expected {expected_bytes} bytes, "
-                f"the source announces {found.size_bytes}",
-                kind=ErrorKind.WRONG_SIZE,
+                f"the published file has more than {options.max_size_bytes} bytes",
+                kind=ErrorKind.TOO_LARGE,
+                hint="--max-size sets what is allowed",
             )
+        plain = expected.compression is Compression.NONE
+        image_bytes = expected.image_size_bytes if plain else None
+        for what, wanted in (
+            ("published file", expected.published_size_bytes),
+            ("image", image_bytes),
+        ):
+            if wanted not in (None, announced_bytes) and not options.force:
+                raise VerificationError(
+                    f"the size of the {what} is wrong: expected {wanted} bytes, "
+                    f"the source announces {announced_bytes}",
+                    kind=ErrorKind.WRONG_SIZE,
+                )
 
 
 # --- rows -----------------------------------------------------------------------------------------

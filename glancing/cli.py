@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from glancing import __version__
-from glancing.errors import ConfigError, ErrorKind, ExitCode
+from glancing.errors import ConfigError, ErrorKind, ExitCode, ImageListError
 from glancing.model import ALGORITHMS, LocalPath, Location, Options, Url
 from glancing.sharding import Shard
 
@@ -78,6 +78,21 @@ class _LocationType(click.ParamType[Location]):
         if not text or "://" in text:
             self.fail("neither a path nor an http or https URL", param, ctx)
         return LocalPath(Path(text))
+
+
+class _NameType(click.ParamType[str]):
+    """A name that Glance can take, looked at before anything is downloaded for it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from glancing.imagelist import image_name  # noqa: PLC0415
+
+        text = _unshield(value)
+        try:
+            return image_name(text, "an empty text") if text else ""
+        except ImageListError as error:
+            self.fail(error.message, param, ctx)
 
 
 class _ShardType(click.ParamType[Shard]):
@@ -246,7 +261,7 @@ def plan(**flags: Any) -> int:
 
 @glancing.command("import", cls=_Command)
 @click.argument("descriptor")
-@_option("-n", "--name", help="The image's name in Glance.")
+@_option("-n", "--name", type=_NameType(), help="The image's name in Glance.")
 @_option("-s", "--sums", help="Digests separated by colons; algorithms go by their length.")
 @_option(
     "-S",

@@ -55,8 +55,6 @@ SCHEMES = ("http", "https")
 # What may be different a little later (RFC 9110, sections 15.5.9 and 15.6; RFC 6585, section 4).
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Servers that do not know HEAD, and signed addresses whose signature covers the method.
-HEAD_UNKNOWN = frozenset({403, 405, 501})
 
 # Last-Modified is a strong validator only when it is clearly older than the answer
 # (RFC 9110, section 8.8.2.2; the minute is that of RFC 7232).
@@ -114,7 +112,11 @@ class HttpSources:
             yield stream
 
     def probe(self, location: Url) -> Validators:
-        """What the server says of a file without sending it (HEAD, else GET broken off)."""
+        """What the server says of a file without sending it (HEAD, else GET broken off).
+
+        Only a GET can tell that a file cannot be had: many servers answer HEAD wrongly, and an
+        address may be signed for one method.
+        """
         return self._repeat(location, lambda: self._probe_once(location))
 
     def read(self, location: Url, max_bytes: int) -> bytes:
@@ -145,7 +147,7 @@ class HttpSources:
 
     def _probe_once(self, location: Url) -> Validators:
         response = self._client.request("HEAD", location, {"Accept": ACCEPT_ANY})
-        if response.status_code in HEAD_UNKNOWN:
+        if response.status_code != HTTPStatus.OK:
             response.close()
             response = self._client.request("GET", location, {"Accept": ACCEPT_ANY})
         with response:

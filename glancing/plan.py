@@ -340,7 +340,9 @@ class _Desk:
     def _case(self, spec: Spec) -> _Case:
         bearers = tuple(self.index.by_name[spec.name])
         claims = self._claims(spec, bearers)
-        surplus = () if self.policy.by_name else tuple(claims[1:])
+        surplus = tuple(claims[1:])
+        if self.policy.by_name:  # what others made under the name is theirs
+            surplus = tuple(stored for stored in surplus if _made_for(spec.name, stored))
         return _Case(
             spec=spec,
             current=claims[0] if claims else None,
@@ -369,8 +371,24 @@ class _Desk:
         return list(found.values())
 
 
+def _made_for(name: str, stored: StoredImage) -> bool:
+    """Whether glancing made an image to be the current one of this name."""
+    ours = stored.marked and stored.state == State.CURRENT
+    return ours and stored.properties.get("glancing_name") == name
+
+
+def _stays_usable(decision: Skip | Update | Replace, name: str) -> bool:
+    """Whether an image of ours, active, bears the name afterwards, so that others may give way."""
+    kept = decision.stored
+    if isinstance(decision, Replace | Update):
+        return True
+    return kept.status == "active" and _made_for(name, kept)
+
+
 def _with_surplus(decision: Decision, case: _Case) -> Decision:
     if not case.surplus or isinstance(decision, Upload | Refuse):
+        return decision
+    if case.desk.policy.by_name and not _stays_usable(decision, case.spec.name):
         return decision
     names = ", ".join(stored.id for stored in case.surplus)
     reason = f"{decision.reason}; also claimed by {names}, which become backups"

@@ -240,9 +240,14 @@ class Publisher:
         raise StoreError(f"the ids of {_IDS} attempts are all spent")
 
     def _require_spent(self, image_id: str) -> None:
-        """Raise StoreError ``busy`` when another run is at an image, or has just made it."""
+        """Raise StoreError ``busy`` when another run is at an image, or has just made it.
+
+        One of our own is an earlier attempt that could not be removed, and no reason to wait.
+        """
         holder = self._store.get(image_id)
         if holder is None or holder.id in self._known:
+            return
+        if holder.properties.get("glancing_run") == self._run_id:
             return
         if is_incoming(holder) and life_of(holder, self._store.now()) is Life.DEAD:
             return

@@ -144,7 +144,8 @@ class Session:
             reason = "no work directory can be written to: one pass only, no second attempt by disk"
             self.events.warning("work_dir.unusable", reason=reason)
         tools = self.tools(directories)
-        catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace)
+        folder = _working_directory()
+        catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace, folder)
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
         connect = None if without_cloud else self._connect
         return Job(command, self.run_id, catalogue, connect, tools, options, mode)
@@ -196,11 +197,25 @@ def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verb
         except (GlancingError, RunInterrupted) as error:
             session.stop.set()
             document = _ended_early(session, command, error)
+        except Exception as error:  # noqa: BLE001 - who waits for a result gets one
+            session.stop.set()
+            session.events.error("program.crashed", exc_info=error)
+            unexpected = f"unexpected {type(error).__name__}"
+            crash = GlancingError(unexpected, kind=ErrorKind.INTERNAL)
+            document = _ended_early(session, command, crash)
         _tell_end(session.events, document)
     told = session.redactor.value(document)
     print_result(told, sys.stdout)
     tell_scheduler(told, os.environ, sys.stderr)
     return int(document["exit_code"])
+
+
+def _working_directory() -> Path:
+    """Where relative paths start; ConfigError when somebody has removed it."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the working directory cannot be used: {error.strerror}") from error
 
 
 def _tell_end(events: Events, document: Mapping[str, Any]) -> None:
@@ -281,14 +296,17 @@ def _catch_signals(stop: threading.Event) -> None:
 
 
 def print_result(document: Mapping[str, Any], stream: TextIO) -> None:
-    """JSON, or a table on a terminal; a reader that went away is no failure of the run."""
+    """JSON, or a table on a terminal.
+
+    A reader that went away or a disk that is full is no failure of the run, which is over.
+    """
     try:
         if stream.isatty() and "images" in document:
             _print_table(document)
         else:
             stream.write(json.dumps(document, ensure_ascii=True) + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         # Python would fail once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -752,7 +752,7 @@ def test_a_probe_reads_no_body(sources: HttpSources) -> None:
     assert [request.method for request in server.requests] == ["HEAD"]
 
 
-@pytest.mark.parametrize("status", [403, 405, 501])
+@pytest.mark.parametrize("status", [204, 400, 403, 404, 405, 500, 501])
 def test_a_probe_falls_back_to_get(sources: HttpSources, status: int) -> None:
     with BadServer([head(status, content_length=0)], cut(etag='"1"')) as server:
         assert sources.probe(Url(server.url())) == Validators(etag='"1"', size_bytes=1000)

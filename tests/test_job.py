@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -18,7 +18,7 @@ import pytest
 
 from glancing.carrier import Mode
 from glancing.catalogue import Catalogue, ImportRequest
-from glancing.errors import ConfigError, ErrorKind, ExitCode
+from glancing.errors import ConfigError, ErrorKind, ExitCode, StoreError
 from glancing.files import Directories
 from glancing.intake import Tools
 from glancing.job import Job
@@ -30,6 +30,7 @@ from glancing.model import (
     Outcome,
     RetryPolicy,
     StoredImage,
+    UploadBody,
     Url,
     Validators,
 )
@@ -62,6 +63,7 @@ class World:
     events: ListEvents = field(default_factory=ListEvents)
     sources: FakeSources = field(default_factory=FakeSources)
     store: FakeStore = field(init=False)
+    run_id: str = "run"
 
     def __post_init__(self) -> None:
         self.store = FakeStore(self.clock)
@@ -84,10 +86,13 @@ class World:
         )
         catalogue = Catalogue(self.sources, self.events, self.clock, folder=Path("/lists"))
         options = options or Options(jobs=1)
-        return Job("sync", "run", catalogue, lambda: self.store, tools, options, mode)
+        return Job("sync", self.run_id, catalogue, lambda: self.store, tools, options, mode)
 
     def sync(self, options: Options | None = None) -> RunResult:
         return self.job(options).sync([LIST])
+
+    def import_one(self, options: Options | None = None) -> RunResult:
+        return self.job(options).import_one(ImportRequest(IMAGE.full))
 
     def images(self) -> dict[str, bytes]:
         """The data of every image by its name, hidden ones included."""
@@ -183,6 +188,24 @@ def test_a_plan_and_a_dry_run_change_nothing(world: World) -> None:
     assert not world.sources.opened[1:], "a plan downloads nothing"
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "kind"),
+    [
+        (b"", Options(), ErrorKind.EMPTY),
+        (OLD, Options(max_size_bytes=10), ErrorKind.TOO_LARGE),
+    ],
+)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_plan_fails_where_a_run_would_for_the_size_alone(
+    world: World, data: bytes, options: Options, kind: ErrorKind, mode: Mode
+) -> None:
+    """A plan exits as `sync` would."""
+    world.publish(data)
+    result = world.job(options, mode).sync([LIST])
+    assert result.exit_code == ExitCode.IMAGES_FAILED
+    assert result.images[0].error and result.images[0].error.kind == kind
+
+
 def test_only_what_was_asked_for(world: World) -> None:
     world.publish(OLD, "https://example.org/b.img")
     world.sources.put(Url("https://example.org/b.img"), b"b" * 3000)
@@ -195,6 +218,9 @@ def test_only_what_was_asked_for(world: World) -> None:
 # --- crashes --------------------------------------------------------------------------------------
 
 
+Run = Callable[..., RunResult]
+
+
 def crashed_runs() -> Iterator[tuple[str, int]]:
     """Every call of an upload and of a replace with copy, and a crash before and after it."""
     for position in range(12):
@@ -204,14 +230,15 @@ def crashed_runs() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize(("side", "position"), list(crashed_runs()))
 @pytest.mark.parametrize("first", [True, False], ids=["upload", "replace"])
+@pytest.mark.parametrize("run", [World.sync, World.import_one], ids=["sync", "import"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_run_after_any_crash_converges(
-    world: World, side: str, position: int, *, first: bool
+    world: World, side: str, position: int, run: Run, *, first: bool
 ) -> None:
-    """Promises P2 and P3, and fault 51, for every call of a run."""
+    """Promises P2 and P3, and fault 51, for every call of a run of either command."""
     options = Options(jobs=1, backup=True)
     if not first:
-        world.sync()
+        run(world)
         (old,) = world.store.images()
         world.store.add(old, OLD, members=["friend"])
         world.publish(NEW)
@@ -219,17 +246,17 @@ def test_one_run_after_any_crash_converges(
     start = len(world.store.calls)
     setattr(world.store, f"crash_{side}", start + position)
     with suppress(Crash):
-        world.sync(options)
+        run(world, options)
     assert first or world.usable("debian"), "the name had an image and has none"
     world.store.revive()
     world.clock.advance(5)
-    result = world.sync(options)
+    result = run(world, options)
     assert result.exit_code == ExitCode.OK
     expected = {"debian": OLD} if first else {"debian": NEW, "debian_old": OLD}
     assert world.images() == expected and world.usable("debian")
     current = next(image for image in world.store.images() if image.name == "debian")
     assert world.store.members(current.id) == (() if first else ("friend",))
-    assert outcomes(world.sync(options)) == [Outcome.UNCHANGED]
+    assert outcomes(run(world, options)) == [Outcome.UNCHANGED]
 
 
 # --- other runs -----------------------------------------------------------------------------------
@@ -289,6 +316,24 @@ def test_what_others_are_filling_for_another_image_is_not_waited_for(world: Worl
     assert set(world.images()) == {"debian", "debian.incoming"}
 
 
+class Overloaded(FakeStore):
+    """A Glance that takes records, and neither data nor deletions."""
+
+    def upload(self, image_id: str, body: UploadBody) -> None:  # noqa: ARG002
+        raise StoreError("Glance did not take the image's data", transient=True)
+
+    def delete(self, image_id: str) -> None:  # noqa: ARG002
+        raise StoreError("Glance did not delete the image", transient=True)
+
+
+def test_what_this_run_could_not_remove_is_no_other_run(world: World) -> None:
+    """Promise P9: a Glance that fails again and again is told as that, not as another run."""
+    world.store = Overloaded(world.clock)
+    result = world.sync()
+    assert result.exit_code == ExitCode.IMAGES_FAILED and outcomes(result) == [Outcome.FAILED]
+    assert result.images[0].error and result.images[0].error.kind == ErrorKind.STORE
+
+
 class TwoAtOnce(FakeStore):
     """Another run comes in between our inventory and our record."""
 
@@ -306,7 +351,12 @@ class TwoAtOnce(FakeStore):
         return found
 
     def _other_run(self) -> None:
-        other = World(self._world.folder, clock=self._world.clock, sources=self._world.sources)
+        other = World(
+            self._world.folder,
+            clock=self._world.clock,
+            sources=self._world.sources,
+            run_id="another",
+        )
         other.store = self
         if not self._finishes:
             self.crash_before = len(self.calls) + 2

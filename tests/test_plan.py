@@ -746,6 +746,27 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
     "For import the name is the identity: the same bytes are skipped": (
         Case("unmarked", spec(content="old"), (foreign(),), "skip f1", IMPORT),
         Case(
+            "and what a run that died had not retired yet is retired",
+            spec(content="new"),
+            (stored("s1"), stored("s2", content="new", day=1)),
+            "skip s2, retire s1",
+            IMPORT,
+        ),
+        Case(
+            "but nothing is for the sake of one that others made",
+            spec(content="new"),
+            (stored("s1"), foreign(content="new")),
+            "skip f1",
+            IMPORT,
+        ),
+        Case(
+            "or that cannot be booted",
+            spec(content="new"),
+            (stored("s1"), stored("s2", content="new", status="deactivated")),
+            "skip s2",
+            IMPORT,
+        ),
+        Case(
             "of another identity, which stays",
             spec(content="old"),
             (stored(identity="id-of-the-list"),),
@@ -790,7 +811,7 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
             "the newest of several",
             spec(),
             (stored(identity="a"), stored("s2", identity="b", day=1)),
-            "replace s2",
+            "replace s2, retire s1",
             IMPORT,
         ),
         Case(

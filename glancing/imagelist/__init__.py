@@ -13,6 +13,7 @@ from typing import assert_never
 
 from glancing.errors import ErrorKind, ImageListError
 from glancing.imagelist import hepix, plain
+from glancing.imagelist._fields import image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
@@ -24,6 +25,7 @@ __all__ = [
     "HepixList",
     "MarketplaceId",
     "hepix",
+    "image_name",
     "parse_descriptor",
     "parse_list",
     "parse_metadata",
