@@ -47,6 +47,21 @@ def engine() -> Iterator[docker.DockerClient]:
             daemon.stop()
 
 
+def lacking() -> str | None:
+    """Why there can be no engine here, as far as can be told without starting one."""
+    client = _connected()
+    if client is not None:
+        client.close()
+        return None
+    if "DOCKER_HOST" in os.environ:
+        return "no Docker engine answers where DOCKER_HOST points"
+    if os.geteuid() != 0:
+        return "no Docker engine answers"
+    if _which("dockerd") is None and not is_root_on_debian():
+        return "no Docker engine answers, and there is no dockerd to start"
+    return None
+
+
 def is_root_on_debian() -> bool:
     """Whether packages may be installed here, and file systems be made."""
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and bool(_which("apt-get"))
@@ -82,10 +97,9 @@ def _connected() -> docker.DockerClient | None:
 
 def _start(log: Path) -> service.Service:
     """Start an engine on the default socket; it dies with this process at the latest."""
-    if os.geteuid() != 0:
-        raise EngineError("no Docker engine answers")
-    if "DOCKER_HOST" in os.environ:
-        raise EngineError("no Docker engine answers where DOCKER_HOST points")
+    reason = lacking()
+    if reason:
+        raise EngineError(reason)
     daemon = service.start(
         "dockerd",
         [program("dockerd", "docker.io")],
