@@ -69,7 +69,7 @@ class Job:
 
     def sync(self, lists: Sequence[Location]) -> RunResult:
         """Make Glance hold the images of all lists; raises ConfigError, CloudError."""
-        policy = plan.Policy(adopt=self.options.adopt)
+        policy = plan.Policy(adopt=self.options.adopt, force=self.options.force)
         return self._run(lambda: self.catalogue.read_lists(lists), policy)
 
     def import_one(self, request: ImportRequest) -> RunResult:

@@ -97,11 +97,13 @@ class Policy:
 
     ``by_name`` is the rule of ``import``: the name is the identity, nothing is ambiguous, and
     versions do not matter because the operator named this one image. ``adopt`` lets a run take over
-    images that it did not make.
+    images that it did not make. ``force`` has wrong digests accepted, so they refuse nothing here
+    either: the image that an earlier forced run made is to be found equal when it is read.
     """
 
     by_name: bool = False
     adopt: bool = False
+    force: bool = False
 
 
 class Bytes(Enum):
@@ -467,6 +469,8 @@ def _current_other_version(case: _Case) -> Decision | None:
             return Replace(case.spec, current, _newer(case.spec, current))
         case _Age.OLDER:
             return _downgrade(case.spec, current)
+        case _Age.SAME if known is Bytes.DIFFERENT and case.desk.policy.force:
+            return Replace(case.spec, current, "same version, other digests, forced")
         case _Age.SAME if known is Bytes.DIFFERENT:
             return _corrupted(case.spec, current)
         case _Age.SAME:

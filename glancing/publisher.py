@@ -81,6 +81,7 @@ class Publisher:
         self._store = store
         self._inventory = tuple(inventory)
         self._known = frozenset(stored.id for stored in self._inventory)
+        self._retired: dict[str, StoredImage] = {}
         self._receiver = receiver
         self._tools = receiver.tools
         self._options = receiver.options
@@ -136,11 +137,17 @@ class Publisher:
     def retire(self, stored: StoredImage) -> StoredImage:
         """Make an image the previous version; the one that was so far gets a dated name first."""
         name = marks.backup_name(stored.name)
-        for earlier in self._inventory:
-            if earlier.name == name and (earlier.state == State.BACKUP or earlier.marked):
+        for earlier in (*self._inventory, *self._retired.values()):
+            backup = earlier.state == State.BACKUP or earlier.marked
+            if backup and self._retired.get(earlier.id, earlier).name == name:
                 dated = marks.older_backup_name(stored.name, self._tools.clock.now())
-                self._store.update(earlier, marks.retire_change(earlier, dated))
-        return self._store.update(stored, marks.retire_change(stored, name))
+                self._rename(earlier, dated)
+        return self._rename(stored, name)
+
+    def _rename(self, stored: StoredImage, backup_name: str) -> StoredImage:
+        retired = self._store.update(stored, marks.retire_change(stored, backup_name))
+        self._retired = {**self._retired, stored.id: retired}
+        return retired
 
     # --- the copy in the backup directory ---
 

@@ -215,6 +215,18 @@ def test_only_what_was_asked_for(world: World) -> None:
         world.sync(Options(only=("typo",)))
 
 
+def test_two_backups_of_one_run_do_not_share_a_name(world: World) -> None:
+    world.sync()
+    (image,) = world.store.images()
+    twin = replace(image, id="twin", created_at=world.clock.now() - timedelta(days=1))
+    world.store.add(twin, OLD)
+    world.publish(NEW)
+    world.clock.advance(60)
+    assert outcomes(world.sync()) == [Outcome.REPLACED]
+    names = sorted(world.images())
+    assert names[:2] == ["debian", "debian_old"] and names[2].startswith("debian_old_2026")
+
+
 # --- crashes --------------------------------------------------------------------------------------
 
 
