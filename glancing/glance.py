@@ -83,6 +83,12 @@ def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
         images.get_endpoint_data()
     except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
         raise _incomplete(error) from error
+    except TypeError as error:
+        # What a way of logging in does not take, keystoneauth passes to it all the same.
+        raise ConfigError(
+            f"the cloud's credentials do not go together: {error}",
+            hint=f"set OS_AUTH_TYPE to the way of logging in; or {_HOW}",
+        ) from error
     except openstack.exceptions.ServiceDisabledException as error:
         raise CloudError(
             "the cloud's catalogue names no image service", hint="check OS_REGION_NAME"
