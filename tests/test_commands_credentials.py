@@ -133,6 +133,20 @@ BAD: Mapping[str, tuple[Variables, int, str, str]] = {
         "config",
         "OS_PASSWORD",
     ),
+    "a password and a token": (
+        lambda sandbox, project, _: seven(sandbox, project, OS_TOKEN="abc"),
+        2,
+        "config",
+        "token",
+    ),
+    "no such certificates": (
+        lambda sandbox, project, _: seven(
+            sandbox, project, OS_AUTH_URL="https://127.0.0.1:1/v3", OS_CACERT="/absent"
+        ),
+        2,
+        "config",
+        "OS_CACERT",
+    ),
     "an unknown cloud": (
         lambda sandbox, _p, folder: {
             "OS_CLOUD": "theirs",
@@ -167,7 +181,7 @@ BAD: Mapping[str, tuple[Variables, int, str, str]] = {
         lambda sandbox, project, _: seven(sandbox, project, OS_REGION_NAME="Atlantis"),
         3,
         "cloud-unreachable",
-        "Atlantis",
+        "OS_REGION_NAME",
     ),
     "Keystone unreachable": (
         lambda sandbox, project, _: seven(

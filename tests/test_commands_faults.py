@@ -25,7 +25,8 @@ HALF = len(IMAGE) // 2
 WHOLE = (head(200, content_length=len(IMAGE)), IMAGE)
 CUT = (head(200, content_length=len(IMAGE)), IMAGE[:HALF])
 RESUMABLE = {"etag": '"1"', "accept_ranges": "bytes"}
-CUT_RESUMABLE = (head(200, content_length=len(IMAGE), **RESUMABLE), IMAGE[:HALF], Break.RESET)
+CUT_RESUMABLE = (head(200, content_length=len(IMAGE), **RESUMABLE), IMAGE[:HALF])
+WHOLE_RESUMABLE = (head(200, content_length=len(IMAGE), **RESUMABLE), IMAGE)
 REST = (
     head(
         206,
@@ -75,9 +76,9 @@ FAULTS: Mapping[str, Fault] = {
     "cut": Fault((CUT,), "incomplete", 4),
     "cut, then good": Fault((CUT, WHOLE), asked=2),
     "reset": Fault(((*CUT, Break.RESET),), "incomplete", 4),
-    "reset, then the rest": Fault((CUT_RESUMABLE, REST), asked=2),
-    "ignores Range": Fault((CUT_RESUMABLE, WHOLE), asked=2),
-    "another part": Fault((CUT_RESUMABLE, WRONG_PART, WHOLE), asked=3),
+    "cut, then the rest": Fault((CUT_RESUMABLE, REST), asked=2),
+    "ignores Range": Fault((CUT_RESUMABLE, WHOLE_RESUMABLE), asked=2),
+    "another part": Fault((CUT_RESUMABLE, WRONG_PART, WHOLE_RESUMABLE), asked=3),
     "cut without a length": Fault(((head(200), IMAGE[:HALF]),), "wrong-size", 1),
     "without a length": Fault(((head(200), IMAGE),), asked=1),
     "length too small": Fault(
