@@ -116,8 +116,6 @@ class Catalogue:
         )
         entries = len(found.specs) + len(found.needs)
         self.events.info("list.read", list=str(location), entries=entries)
-        if not entries:
-            self.events.warning("list.empty", list=str(location))
         return found
 
     def _complete(self, parsed: Iterable[Parsed]) -> Wanted:
