@@ -203,7 +203,7 @@ def test_backups_are_hidden_and_earlier_ones_get_a_date(
 ) -> None:
     (sync.cwd / "backups").mkdir()
     for version in ("9", "10", "20160411"):
-        market.publish("disk", disk(int(version)), version)
+        market.publish("disk", disk(len(version)), version)
         path = write_list(sync, image_id("disk"))
         assert sync.run("sync", "-l", path, "-b", "backups").exit_code == 0
     current, latest, earlier = sorted(shelf.all(), key=lambda image: len(image["name"]))
