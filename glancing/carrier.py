@@ -33,6 +33,7 @@ from glancing.model import (
     StoredImage,
 )
 from glancing.publisher import Publisher
+from glancing.survey import Target
 
 
 class Mode(Enum):
@@ -48,14 +49,14 @@ class Carrier:
     """Carries out decisions as far as the mode goes, and tells what became of each.
 
     ``unanswered`` has, by identity, sources that were asked whether they changed and failed;
-    ``busy`` the identities that another run is at.
+    ``busy`` the identities and names that another run is at.
     """
 
     mode: Mode
     receiver: Receiver
     publisher: Publisher | None
     unanswered: dict[str, GlancingError]
-    busy: frozenset[str] = frozenset()
+    busy: frozenset[Target] = frozenset()
 
     def carry_out(self, decision: plan.Decision) -> ImageResult:
         """Do it; whatever goes wrong becomes the row of this one image."""
@@ -104,7 +105,7 @@ class Carrier:
         self, decision: plan.Upload | plan.Replace, old: StoredImage | None
     ) -> ImageResult:
         identity = decision.spec.identity
-        if identity in self.busy:
+        if (identity, decision.spec.name) in self.busy:
             raise StoreError("another run is at this image", kind=ErrorKind.BUSY)
         self._require_digest(decision.spec)
         if identity in self.unanswered:

@@ -124,7 +124,7 @@ class Job:
             return Survey(inventory=())
         if self.mode is not Mode.APPLY:
             return survey.look(store)
-        asked = {spec.identity for spec in specs if self._is_asked_for(spec)}
+        asked = {(spec.identity, spec.name) for spec in specs if self._is_asked_for(spec)}
         return survey.clear(store, self.tools, asked)
 
     def _decisions(

@@ -17,22 +17,26 @@ from glancing.model import ImageStore, StoredImage
 _LOOKS = 3
 
 
+# What two runs may not do at once: the same image, under the same name.
+Target = tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The inventory to decide on, and the identities that another run is at."""
+    """The inventory to decide on, and the identities and names that another run is at."""
 
     inventory: tuple[StoredImage, ...]
-    busy: frozenset[str] = frozenset()
+    busy: frozenset[Target] = frozenset()
 
 
 def look(store: ImageStore) -> Survey:
     """Read the inventory and change nothing; raises CloudError unless all of it could be read."""
     inventory = store.inventory()
     living = _incoming(store, inventory, Life.ALIVE)
-    return Survey(inventory, _identities(living))
+    return Survey(inventory, _targets(living))
 
 
-def clear(store: ImageStore, tools: Tools, wanted: Collection[str]) -> Survey:
+def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey:
     """Read the inventory, and delete the incoming images of dead runs.
 
     Where it is too early to tell whether the run at a wanted image is dead, wait until it is not
@@ -44,7 +48,7 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[str]) -> Survey:
         young = [
             stored
             for stored in _incoming(store, inventory, Life.YOUNG)
-            if stored.identity in wanted
+            if target_of(stored) in wanted
         ]
         if not young:
             break
@@ -55,7 +59,7 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[str]) -> Survey:
             raise InterruptedRunError("the run was told to stop")
     living = [*young, *_incoming(store, inventory, Life.ALIVE)]
     left = tuple(stored for stored in inventory if stored.id not in removed)
-    return Survey(left, _identities(living))
+    return Survey(left, _targets(living))
 
 
 def _incoming(store: ImageStore, inventory: Iterable[StoredImage], life: Life) -> list[StoredImage]:
@@ -77,5 +81,10 @@ def _remove(store: ImageStore, tools: Tools, dead: Iterable[StoredImage]) -> set
     return removed
 
 
-def _identities(images: Iterable[StoredImage]) -> frozenset[str]:
-    return frozenset(stored.identity for stored in images if stored.identity)
+def target_of(stored: StoredImage) -> Target:
+    """What an incoming image is going to be."""
+    return (stored.identity or "", stored.properties.get("glancing_name", ""))
+
+
+def _targets(images: Iterable[StoredImage]) -> frozenset[Target]:
+    return frozenset(target_of(stored) for stored in images)

@@ -238,5 +238,5 @@ def test_bytes_that_turn_out_wrong_at_the_end_leave_what_was_there(
     assert run.exit_code == 1 and run.row["error"]["kind"] == "wrong-digest"
     assert shelf.all() == before and shelf.data("disk") == old
     sent = shelf.sandbox.glance_requests()[asked:]
-    assert [r.method for r in sent if r.method in ("POST", "DELETE")] == ["POST", "DELETE"]
-    assert not [r for r in sent if r.method == "PUT" and r.status < 300]
+    changes = [r.method for r in sent if r.method != "GET" and r.status < 300]
+    assert changes == ["POST", "DELETE"]

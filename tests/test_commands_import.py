@@ -289,7 +289,7 @@ class Bad:
 BAD: Mapping[str, Bad] = {
     "no such file": Bad("absent.raw", "not-found", ("absent.raw", "No such file")),
     "no such metadata": Bad("absent.xml", "not-found", ("absent.xml", "No such file")),
-    "a folder": Bad(".", "bad-list", ("no image name",)),
+    "a folder": Bad(".", "not-found", ("not a regular file",)),
     "another scheme": Bad("ftp://images.example.org/x.img", "bad-list", ("ftp", "https://")),
     "no such image": Bad("{url}/absent.raw", "not-found", ("/absent.raw", "404")),
     "no such ID": Bad(f"-u {{marketplace}} {image_id('no')}", "not-found", (image_id("no"), "404")),

@@ -29,7 +29,7 @@ class Canaries:
         self.count += 1
         scheme, _, rest = url.partition("://")
         secrets = [f"{CANARY}{self.count}{part}" for part in ("user", "word", "query")]
-        return f"{scheme}://{secrets[0]}:{secrets[1]}@{rest}?token={secrets[2]}&x=1"
+        return f"{scheme}://{secrets[0]}:{secrets[1]}@{rest}?token={secrets[2]}"
 
 
 @pytest.fixture

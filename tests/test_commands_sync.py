@@ -202,8 +202,8 @@ def test_backups_are_hidden_and_earlier_ones_get_a_date(
     sync: Program, shelf: Shelf, market: Marketplace
 ) -> None:
     (sync.cwd / "backups").mkdir()
-    for version in ("9", "10", "20160411"):
-        market.publish("disk", disk(len(version)), version)
+    for number, version in enumerate(("9", "10", "20160411")):
+        market.publish("disk", disk(number), version)
         path = write_list(sync, image_id("disk"))
         assert sync.run("sync", "-l", path, "-b", "backups").exit_code == 0
     current, latest, earlier = sorted(shelf.all(), key=lambda image: len(image["name"]))
@@ -215,8 +215,8 @@ def test_backups_are_hidden_and_earlier_ones_get_a_date(
     assert (latest["glancing_state"], earlier["glancing_state"]) == ("backup", "backup")
     copies = {path.name: path.read_bytes() for path in (sync.cwd / "backups").iterdir()}
     assert copies == {
-        f"disk_{latest['id']}.raw": disk(10),
-        f"disk_{earlier['id']}.raw": disk(9),
+        f"disk_{latest['id']}.raw": disk(1),
+        f"disk_{earlier['id']}.raw": disk(0),
     }
 
 

@@ -278,6 +278,7 @@ def incoming(world: World, status: str, **properties: str) -> StoredImage:
     """An incoming image of another run, as Glance would have it."""
     given = {
         "glancing_identity": IMAGE.public,
+        "glancing_name": "debian",
         "glancing_state": "incoming",
         "glancing_run": "another",
         **properties,
@@ -321,8 +322,11 @@ def test_a_minute_without_a_change_tells_that_nobody_is_at_it(world: World, stat
     assert "image.leftover_removed" in world.events.names
 
 
-def test_what_others_are_filling_for_another_image_is_not_waited_for(world: World) -> None:
-    incoming(world, "queued", glancing_identity="something else")
+@pytest.mark.parametrize("other", ["glancing_identity", "glancing_name"])
+def test_what_others_are_filling_for_another_image_is_not_waited_for(
+    world: World, other: str
+) -> None:
+    incoming(world, "queued", **{other: "something else"})
     before = world.clock.now()
     assert outcomes(world.sync()) == [Outcome.UPLOADED] and world.clock.now() == before
     assert set(world.images()) == {"debian", "debian.incoming"}
