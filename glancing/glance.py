@@ -13,7 +13,7 @@ import html
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -74,42 +74,51 @@ def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
 
     Raises ConfigError when no cloud is configured, CloudError when it cannot be used.
     """
-    try:
+    with _cloud_errors():
         connection = openstack.connection.Connection(config=_cloud_region())
         project_id = connection.session.get_project_id()
         if not project_id:
             raise _no_project()
         images = connection.image
         images.get_endpoint_data()
+    return GlanceStore(images, project_id, page_images)
+
+
+@contextmanager
+def _cloud_errors() -> Iterator[None]:
+    """Tell what the SDK says of a login as what it means for whoever configured it."""
+    try:
+        yield
     except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
         raise _incomplete(error) from error
-    except TypeError as error:
-        # What a way of logging in does not take, keystoneauth passes to it all the same.
-        raise ConfigError(
-            f"the cloud's credentials do not go together: {error}",
-            hint=f"set OS_AUTH_TYPE to the way of logging in; or {_HOW}",
-        ) from error
     except openstack.exceptions.ServiceDisabledException as error:
-        raise CloudError(
-            "the cloud's catalogue names no image service", hint="check OS_REGION_NAME"
-        ) from error
+        what = "the cloud's catalogue names no image service"
+        raise CloudError(what, hint="check OS_REGION_NAME") from error
     except openstack.exceptions.ConfigException as error:
         raise ConfigError(f"no cloud is configured: {error}", hint=_HOW) from error
     except (ksa.Unauthorized, ksa.Forbidden) as error:
         raise _login_refused(error) from error
     except ksa.ConnectionError as error:
-        raise CloudError(
-            f"the cloud cannot be reached: {_short(str(error))}",
-            hint="check OS_AUTH_URL, OS_CACERT and the way from here to the cloud",
-        ) from error
+        what = f"the cloud cannot be reached: {_short(str(error))}"
+        way_out = "check OS_AUTH_URL, OS_CACERT and the way from here to the cloud"
+        raise CloudError(what, hint=way_out) from error
     except (ksa.ClientException, openstack.exceptions.SDKException) as error:
         raise CloudError(f"the cloud cannot be used: {_short(str(error))}") from error
-    except OSError as error:
-        raise ConfigError(
-            f"a file that the cloud's configuration names cannot be read: {_short(str(error))}",
-            hint="check OS_CACERT, OS_CERT and OS_KEY",
-        ) from error
-    return GlanceStore(images, project_id, page_images)
+    except (TypeError, OSError) as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: TypeError | OSError) -> ConfigError:
+    if isinstance(error, TypeError):
+        # What a way of logging in does not take, keystoneauth passes to it all the same.
+        return ConfigError(
+            f"the cloud's credentials do not go together: {error}",
+            hint=f"set OS_AUTH_TYPE to the way of logging in; or {_HOW}",
+        )
+    return ConfigError(
+        f"a file that the cloud's configuration names cannot be read: {_short(str(error))}",
+        hint="check OS_CACERT, OS_CERT and OS_KEY",
+    )
 
 
 _HOW = "set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and OS_TENANT_NAME, or OS_CLOUD and clouds.yaml"
