@@ -56,6 +56,7 @@ CASES: Mapping[str, Case] = {
     "twin": Case("upload", "uploaded", {"twin": "1"}),
     "twin2": Case("refuse", "refused", {}, "name-taken", "name taken"),
     "absent": Case("refuse", "failed", {}, "not-found", "404"),
+    "gone": Case("upload", "failed", {}, "not-found"),
 }
 STORED_TWICE = {"double"}
 
@@ -103,6 +104,8 @@ def change_stage(market: Marketplace, shelf: Shelf) -> None:
     market.publish("double", disk(46))
     market.publish("twin", disk(47))
     market.publish("twin2", disk(48), title="twin")
+    market.publish("gone", disk(49))
+    del market.files["/images/gone-1.img"]
 
 
 @dataclass(frozen=True, slots=True)
