@@ -35,6 +35,7 @@ from glancing.model import (
     Validators,
 )
 from glancing.report import RunResult
+from glancing.sharding import Shard
 from tests.fakes import Crash, FakeClock, FakeSource, FakeSources, FakeStore, ListEvents
 
 LIST = LocalPath(Path("/lists/vmlist"))
@@ -225,6 +226,18 @@ def test_two_backups_of_one_run_do_not_share_a_name(world: World) -> None:
     assert outcomes(world.sync()) == [Outcome.REPLACED]
     names = sorted(world.images())
     assert names[:2] == ["debian", "debian_old"] and names[2].startswith("debian_old_2026")
+
+
+def test_two_shards_bring_every_image_of_a_list_exactly_once(world: World) -> None:
+    urls = [Url(f"https://example.org/image-{number}.img") for number in range(200)]
+    for number, url in enumerate(urls):
+        world.sources.put(url, b"%d" % number * 700)
+    world.sources.put(LIST, "\n".join(url.full for url in urls).encode())
+    shares = [world.sync(Options(jobs=1, shard=Shard(index, 2))).images for index in range(2)]
+    assert {image.outcome for share in shares for image in share} == {Outcome.UPLOADED}
+    names = [image.name for share in shares for image in share]
+    assert len(names) == len(set(names)) == 200 and len(world.images()) == 200
+    assert all(75 <= len(share) <= 125 for share in shares)
 
 
 # --- crashes --------------------------------------------------------------------------------------

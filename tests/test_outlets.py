@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,18 @@ def test_no_name_and_no_message_break_out_of_their_line(name: str, message: str)
     assert not {"\n", "\r"} & set(github_annotations(told)[0])
     rows = [line for line in markdown(told).split("\n") if line.startswith("| ")]
     assert len(rows) == 3 and all(row.replace("\\|", "").count("|") == 6 for row in rows)
+
+
+def test_a_real_run_leaves_its_last_words(tmp_path: Path) -> None:
+    log, summary = tmp_path / "termination-log", tmp_path / "summary.md"
+    log.touch()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "GLANCING_TERMINATION_LOG": str(log),
+        "GITHUB_STEP_SUMMARY": str(summary),
+    }
+    command = [sys.executable, "-m", "glancing", "sync", "-l", "missing-list"]
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert log.read_text().startswith("glancing sync: exit code 2")
+    assert "missing-list" in log.read_text() and "missing-list" in summary.read_text()
