@@ -62,6 +62,7 @@ class Carrier:
         """Do it; whatever goes wrong becomes the row of this one image."""
         clock = self.receiver.tools.clock
         started_s = clock.monotonic_s()
+        self._tell_decision(decision)
         try:
             row = self._done(decision)
         except GlancingError as error:
@@ -75,6 +76,16 @@ class Carrier:
         row = replace(row, seconds=clock.monotonic_s() - started_s)
         tell(self.receiver.tools, row)
         return row
+
+    def _tell_decision(self, decision: plan.Decision) -> None:
+        self.receiver.tools.events.debug(
+            "image.decided",
+            name=decision.spec.name,
+            decision=_NAMES[type(decision)],
+            reason=decision.reason,
+            sources=[str(source) for source in decision.spec.sources],
+            digests=[str(digest) for digest in decision.spec.expected.digests],
+        )
 
     def _done(self, decision: plan.Decision) -> ImageResult:
         if self.receiver.tools.stop.is_set():

@@ -74,6 +74,9 @@ class ListEvents:
     def named(self, name: str) -> list[Event]:
         return [event for event in self.all if event.name == name]
 
+    def debug(self, event: str, **fields: Any) -> None:
+        self.all.append(Event("debug", event, fields))
+
     def info(self, event: str, **fields: Any) -> None:
         self.all.append(Event("info", event, fields))
 

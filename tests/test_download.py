@@ -66,6 +66,9 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, Any]]] = []
 
+    def debug(self, event: str, **fields: Any) -> None:
+        self.seen.append((event, fields))
+
     def info(self, event: str, **fields: Any) -> None:
         self.seen.append((event, fields))
 

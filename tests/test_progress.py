@@ -42,3 +42,12 @@ def test_a_run_on_a_terminal_is_for_people(tmp_path: Path) -> None:
     os.close(ours)
     assert done.returncode == 0 and json.loads(done.stdout)["exit_code"] == 0
     assert "glance.not_consulted" in shown and '{"event"' not in shown
+
+
+def test_verbose_tells_what_was_decided(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(os.urandom(100_000))
+    command = [sys.executable, "-m", "glancing", "import", "-d", "disk.img"]
+    for words, told in (([], 0), (["-v"], 1)):
+        done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, check=True)
+        events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+        assert events.count("image.decided") == told
