@@ -106,6 +106,7 @@ class Catalogue:
 
     def _read_list(self, location: Location, origin: Origin) -> Parsed:
         local = isinstance(location, LocalPath)
+        self.sources.vouch([location, self.marketplace])
         base = (self.folder / location.path).parent if isinstance(location, LocalPath) else None
         found = parse_list(
             self.sources.read(location, MAX_LIST_BYTES),
@@ -114,9 +115,16 @@ class Catalogue:
             trusted=local,
             origin=origin,
         )
+        if local:
+            self._vouch_for(found)
         entries = len(found.specs) + len(found.needs)
         self.events.info("list.read", list=str(location), entries=entries)
         return found
+
+    def _vouch_for(self, found: Parsed) -> None:
+        """What a local document names is the operator's own word."""
+        self.sources.vouch(need.location for need in found.needs)
+        self.sources.vouch(source for spec in found.specs for source in spec.sources)
 
     def _complete(self, parsed: Iterable[Parsed]) -> Wanted:
         """Fetch what is needed further, tell the problems, and put everything in order."""
@@ -175,6 +183,8 @@ class Catalogue:
     def _follow(self, need: Need) -> tuple[Spec, ...]:
         """Read a document, and what it needs in turn."""
         found = parse_need(self.sources.read(need.location, need.max_bytes), need)
+        if isinstance(need.location, LocalPath):
+            self._vouch_for(found)
         further = (spec for inner in found.needs for spec in self._follow(inner))
         return (*found.specs, *further)
 
@@ -182,6 +192,7 @@ class Catalogue:
 
     def read_request(self, request: ImportRequest) -> Spec:
         """The one image that ``import`` is to bring; raises GlancingError."""
+        self.sources.vouch([self.marketplace])
         spec = self._named(request)
         if request.name:
             spec = replace(spec, name=request.name)
@@ -205,7 +216,11 @@ class Catalogue:
             naming=Naming.OS_VERSION_ARCH,
             name=request.name,
         )
-        return found if isinstance(found, Spec) else self._follow(found)[0]
+        if isinstance(found, Spec):
+            self.sources.vouch(found.sources)
+            return found
+        self.sources.vouch([found.location])
+        return self._follow(found)[0]
 
     def _entry(self, location: Location, identifier: str) -> Spec:
         """An entry of a HEPiX list on this machine, whose signature and expiry are the operator's.
@@ -230,10 +245,13 @@ class Catalogue:
                 self.events.warning(problem.event, list=str(location), reason=problem.message)
         if found.expires and found.expires < now:
             self.events.warning("list.expired", list=str(location), expired=str(found.expires))
-        return found.entry(identifier)
+        spec = found.entry(identifier)
+        self.sources.vouch(spec.sources)
+        return spec
 
     def _listed(self, location: Location, spec: Spec) -> tuple[Digest, ...]:
         """The digests that a sums file gives for an image's published file."""
+        self.sources.vouch([location])
         try:
             data = self.sources.read(location, MAX_SUMS_BYTES)
         except DownloadError as error:

@@ -19,7 +19,7 @@ from glancing.model import ALGORITHMS, LocalPath, Location, Options, Url
 from glancing.sharding import Shard
 
 if TYPE_CHECKING:
-    pass
+    from glancing.addresses import Network
 
 DEFAULT_LIST = "/etc/glancing/vmlist"
 DEFAULT_MARKETPLACE = "https://marketplace.stratuslab.eu/marketplace/metadata"
@@ -120,6 +120,22 @@ class _UrlType(click.ParamType[Url]):
         return Url(value)
 
 
+class _NetworkType(click.ParamType["Network"]):
+    """A network in CIDR form, or a single address."""
+
+    name = "CIDR"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Network:
+        from glancing.addresses import parse_network  # noqa: PLC0415
+
+        try:
+            return parse_network(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no network such as 10.0.0.0/8", param, ctx)
+
+
 class _SizeType(click.ParamType[int]):
     """Bytes, or a number with K, M, G or T for powers of 1024."""
 
@@ -189,6 +205,18 @@ _common = _together(
         show_default=True,
         help="How many images to work on at once.",
     ),
+    _option(
+        "--allow-network",
+        type=_NetworkType(),
+        multiple=True,
+        help="A private network that remote lists and redirects may name; may be repeated.",
+    ),
+    _option(
+        "--source-auth",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A file of logins for sources, by host.",
+    ),
+    _option("--netrc", is_flag=True, help="Use .netrc for sources that need a login."),
     _option("-v", "--verbose", is_flag=True, help="More events."),
 )
 
@@ -338,6 +366,7 @@ def _job(
         marketplace=flags["marketplace"],
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
+        access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),
         cloud_needed=cloud_needed,
     )
 

@@ -50,8 +50,14 @@ class Redactor:
     """Takes secrets out of texts."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
-        self._secrets = sorted(spellings, key=len, reverse=True)
+        self._secrets: tuple[str, ...] = ()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Take these out, too, from now on; words too short to be told from others stay."""
+        told = (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+        spellings = {spelling for secret in told for spelling in _spellings(secret)}
+        self._secrets = tuple(sorted({*self._secrets, *spellings}, key=len, reverse=True))
 
     def text(self, text: str) -> str:
         """The text without URL user info, URL queries and known secrets."""

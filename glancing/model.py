@@ -502,6 +502,10 @@ class SourceStream(Protocol):
 class Sources(Protocol):
     """Where images and documents are read from."""
 
+    def vouch(self, locations: Iterable[Location]) -> None:
+        """The operator's own words name these: their hosts may be in any network."""
+        ...
+
     def open(self, location: Location) -> AbstractContextManager[SourceStream]:
         """The stream of one source; raises DownloadError."""
         ...

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +22,10 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from glancing import logs, report
+from glancing.addresses import AddressRules, Network
 from glancing.carrier import Mode
 from glancing.catalogue import Catalogue
-from glancing.download import HttpSources
+from glancing.download import HttpSettings, HttpSources
 from glancing.errors import (
     CloudError,
     ConfigError,
@@ -34,7 +35,7 @@ from glancing.errors import (
     ImageListError,
     RunInterrupted,
 )
-from glancing.files import Directories, LocalSources, write_sums
+from glancing.files import Directories, LocalSources, read_document, write_sums
 from glancing.intake import NoProgress, Tools
 from glancing.job import Job
 from glancing.model import (
@@ -52,6 +53,14 @@ from glancing.model import (
 from glancing.outlets import tell_scheduler
 from glancing.report import RunResult
 from glancing.settings import cloud_environment
+from glancing.source_auth import (
+    MAX_LOGINS_BYTES,
+    NO_LOGINS,
+    Logins,
+    certificates_of,
+    parse_logins,
+    secrets_of,
+)
 from glancing.sums import write_sums_of
 
 _SIGNALS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
@@ -75,6 +84,10 @@ class AllSources:
     def __init__(self, http: HttpSources, local: LocalSources) -> None:
         self._http = http
         self._local = local
+
+    def vouch(self, locations: Iterable[Location]) -> None:
+        """The operator's own words name these."""
+        self._http.vouch(location for location in locations if isinstance(location, Url))
 
     def open(self, location: Location) -> AbstractContextManager[SourceStream]:
         """The stream of one source; raises DownloadError."""
@@ -111,10 +124,18 @@ class Session:
     run_id: str
     progress: Progress
 
-    def tools(self, directories: Directories) -> Tools:
+    def access(
+        self, networks: Sequence[Network], source_auth: Path | None, *, netrc: bool
+    ) -> HttpSettings:
+        """Where sources may be and how to log in to them; ConfigError for a bad file of logins."""
+        logins = _read_logins(source_auth) if source_auth else NO_LOGINS
+        self.redactor.learn(secrets_of(logins))
+        return HttpSettings(addresses=AddressRules(tuple(networks)), logins=logins, netrc=netrc)
+
+    def tools(self, directories: Directories, access: HttpSettings) -> Tools:
         """The real tools of a run."""
         return Tools(
-            sources=self._sources(),
+            sources=self._sources(access),
             workspace=directories,
             clock=SystemClock(),
             events=self.events,
@@ -122,8 +143,9 @@ class Session:
             progress=self.progress,
         )
 
-    def _sources(self) -> AllSources:
-        http = HttpSources(events=self.events, clock=SystemClock(), stop=self.stop)
+    def _sources(self, access: HttpSettings | None = None) -> AllSources:
+        clock = SystemClock()
+        http = HttpSources(events=self.events, clock=clock, settings=access, stop=self.stop)
         return AllSources(http, LocalSources(stop=self.stop))
 
     def job(
@@ -135,6 +157,7 @@ class Session:
         marketplace: Url,
         work_dir: Path | None = None,
         backup_dir: Path | None = None,
+        access: HttpSettings | None = None,
         cloud_needed: bool = True,
     ) -> Job:
         """A run of ``command``; raises ConfigError when a directory cannot be used."""
@@ -143,7 +166,7 @@ class Session:
         if mode is not Mode.PLAN and not directories.can_spool:
             reason = "no work directory can be written to: one pass only, no second attempt by disk"
             self.events.warning("work_dir.unusable", reason=reason)
-        tools = self.tools(directories)
+        tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
         catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace, folder)
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
@@ -208,6 +231,18 @@ def carry_out(command: str, run: Callable[[Session], Mapping[str, Any]], *, verb
     print_result(told, sys.stdout)
     tell_scheduler(told, os.environ, sys.stderr)
     return int(document["exit_code"])
+
+
+def _read_logins(path: Path) -> Logins:
+    try:
+        logins = parse_logins(read_document(path, MAX_LOGINS_BYTES), path.parent)
+    except ConfigError as error:
+        shown = error.message.removeprefix(f"{path}: ")
+        raise ConfigError(f"{path}: {shown}") from error
+    for file in certificates_of(logins):
+        if not os.access(file, os.R_OK):
+            raise ConfigError(f"{path}: the certificate or key {file} cannot be read")
+    return logins
 
 
 def _working_directory() -> Path:

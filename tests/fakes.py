@@ -168,6 +168,10 @@ class FakeSources:
         self.opened: list[Location] = []
         self.probed: list[Location] = []
         self.fetched: list[Location] = []
+        self.vouched: set[Location] = set()
+
+    def vouch(self, locations: Iterable[Location]) -> None:
+        self.vouched.update(locations)
 
     def put(self, location: Location, content: FakeSource | bytes) -> FakeSource:
         source = FakeSource(content) if isinstance(content, bytes) else content
