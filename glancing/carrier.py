@@ -19,7 +19,7 @@ from glancing.errors import (
     StoreError,
     VerificationError,
 )
-from glancing.intake import Receiver, Tools
+from glancing.intake import Receiver, Tools, from_mirrors
 from glancing.model import (
     Compression,
     Digest,
@@ -178,7 +178,8 @@ class Carrier:
 
     def _ask_source(self, spec: Spec) -> None:
         """A plan tells what a run would: a source that does not answer fails there as well."""
-        announced_bytes = self.receiver.tools.sources.probe(spec.sources[0]).size_bytes
+        tools = self.receiver.tools
+        announced_bytes = from_mirrors(tools, spec, tools.sources.probe).size_bytes
         if announced_bytes is not None:
             self._check_announced(spec.expected, announced_bytes)
 

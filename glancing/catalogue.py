@@ -25,6 +25,7 @@ from glancing.model import (
     Digest,
     ErrorReport,
     Events,
+    Expected,
     ImageResult,
     LocalPath,
     Location,
@@ -183,6 +184,8 @@ class Catalogue:
     def _follow(self, need: Need) -> tuple[Spec, ...]:
         """Read a document, and what it needs in turn."""
         found = parse_need(self.sources.read(need.location, need.max_bytes), need)
+        if need.location.travels_openly:
+            found = replace(found, specs=tuple(_over_http(spec) for spec in found.specs))
         if isinstance(need.location, LocalPath):
             self._vouch_for(found)
         further = (spec for inner in found.needs for spec in self._follow(inner))
@@ -196,13 +199,21 @@ class Catalogue:
         spec = self._named(request)
         if request.name:
             spec = replace(spec, name=request.name)
-        listed = tuple(
-            digest for place in request.sums_files for digest in self._listed(place, spec)
-        )
-        expected, notes = digests.override(spec.expected, sums=request.sums, sums_files=listed)
+        expected, notes = self._with_sums(spec, request)
         for note in notes:
             self.events.warning("digest.overridden", name=spec.name, reason=note)
         return replace(spec, expected=expected)
+
+    def _with_sums(self, spec: Spec, request: ImportRequest) -> tuple[Expected, tuple[str, ...]]:
+        """What is expected with the digests of ``-s`` and ``-S``, and what gave way to them."""
+        listed = [(place, self._listed(place, spec)) for place in request.sums_files]
+        sums_files = tuple(digest for _, found in listed for digest in found)
+        expected, notes = digests.override(spec.expected, sums=request.sums, sums_files=sums_files)
+        openly = {each for place, found in listed if place.travels_openly for each in found}
+        safely = {each for place, found in listed if not place.travels_openly for each in found}
+        over_http = (expected.over_http | openly) - safely - set(request.sums)
+        over_http &= set(expected.digests)
+        return replace(expected, over_http=frozenset(over_http)), notes
 
     def _named(self, request: ImportRequest) -> Spec:
         if request.cern_list is not None:
@@ -272,6 +283,12 @@ def failed_row(descriptor: str, origin: Origin, error: GlancingError) -> ImageRe
         outcome=Outcome.FAILED,
         error=ErrorReport(error.kind.value, error.message, error.hint),
     )
+
+
+def _over_http(spec: Spec) -> Spec:
+    """An image whose digests all came in one document, unsigned over plain HTTP."""
+    weak = frozenset(spec.expected.digests)
+    return replace(spec, expected=replace(spec.expected, over_http=weak))
 
 
 def _unreadable(location: Location, error: GlancingError) -> ConfigError:

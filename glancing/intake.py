@@ -7,18 +7,20 @@ afterwards what was measured. Nothing here knows Glance.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from glancing.errors import DownloadError, ErrorKind, UnsafeImageError
+from glancing.errors import DownloadError, ErrorKind, UnsafeImageError, VerificationError
 from glancing.model import (
     Clock,
     Events,
     Expected,
     Integrity,
     LocalPath,
+    Location,
     Measured,
     Options,
     Progress,
@@ -30,6 +32,8 @@ from glancing.model import (
     Workspace,
 )
 from glancing.pipeline import Checks, Pipeline
+
+T = TypeVar("T")
 
 _PROGRESS_S = 10.0
 
@@ -57,6 +61,21 @@ class Tools:
     progress: Progress = field(default_factory=NoProgress)
 
 
+def from_mirrors(tools: Tools, spec: Spec, attempt: Callable[[Location], T]) -> T:
+    """What the first source gives; what is missing or wrong at one may be right at the next.
+
+    Raises the error of the last source.
+    """
+    *others, last = spec.sources
+    for source in others:
+        try:
+            return attempt(source)
+        except (DownloadError, VerificationError, UnsafeImageError) as error:
+            fields = {"name": spec.name, "source": str(source), "reason": error.message}
+            tools.events.warning("source.passed_over", **fields)
+    return attempt(last)
+
+
 @dataclass(slots=True)
 class Intake:
     """One image on its way in: its stream, the pass over it, and what is known of it.
@@ -66,6 +85,7 @@ class Intake:
     """
 
     spec: Spec
+    source: Location
     stream: SourceStream
     pipeline: Pipeline
     pieces: Iterator[bytes]
@@ -84,7 +104,13 @@ class Intake:
         """How far the bytes are proven; RuntimeError as for ``measured``."""
         if self.measured.mismatched:
             return Integrity.FORCED
-        return Integrity.PUBLISHED if self.measured.matched else Integrity.NONE
+        if not self.measured.matched:
+            return Integrity.NONE
+        expected = self.spec.expected
+        proven_elsewhere = set(expected.digests) - expected.over_http
+        if expected.over_http and not proven_elsewhere and self.source.travels_openly:
+            return Integrity.TRANSPORT
+        return Integrity.PUBLISHED
 
     def announce_format(self) -> str:
         """The disk format for the record, which Glance wants before the data."""
@@ -117,20 +143,24 @@ class Receiver:
 
     def check(self, spec: Spec) -> Intake:
         """Read and verify a whole image, and let go of its bytes; raises ImageError."""
-        with self.receive(spec, spool=self.options.spool) as intake:
-            for _ in intake.pieces:
-                pass
-            return intake
+
+        def read(source: Location) -> Intake:
+            with self.receive(spec, source, spool=self.options.spool) as intake:
+                for _ in intake.pieces:
+                    pass
+                return intake
+
+        return from_mirrors(self.tools, spec, read)
 
     @contextmanager
-    def receive(self, spec: Spec, *, spool: bool) -> Iterator[Intake]:
+    def receive(self, spec: Spec, source: Location, *, spool: bool) -> Iterator[Intake]:
         """Open a source up to its first bytes; with ``spool``, verify it all into a file first."""
         with ExitStack() as stack:
-            stream = stack.enter_context(self.tools.sources.open(spec.sources[0]))
+            stream = stack.enter_context(self.tools.sources.open(source))
             pipeline = Pipeline(stream, self._checks(spec))
             pipeline.start()
             pieces = self._watched(pipeline, spec)
-            direct = Intake(spec, stream, pipeline, pieces, stream.validators)
+            direct = Intake(spec, source, stream, pipeline, pieces, stream.validators)
             yield stack.enter_context(self._spooled(direct)) if spool else direct
 
     @contextmanager
@@ -146,7 +176,8 @@ class Receiver:
                 pipeline = Pipeline(stream, self._checks_of_spool(first))
                 pipeline.start()
                 pieces = self._watched(pipeline, spec)
-                yield Intake(spec, stream, pipeline, pieces, direct.validators, first, kept)
+                again = replace(direct, stream=stream, pipeline=pipeline, pieces=pieces)
+                yield replace(again, first=first, kept_path=kept)
         finally:
             if kept is None:
                 workspace.discard(path)

@@ -31,7 +31,7 @@ from glancing.errors import (
     GlancingError,
     RunInterrupted,
 )
-from glancing.intake import Receiver, Tools
+from glancing.intake import Receiver, Tools, from_mirrors
 from glancing.model import (
     ImageResult,
     ImageStore,
@@ -142,7 +142,7 @@ class Job:
 
         def ask(spec: Spec) -> Validators | GlancingError:
             try:
-                return self.tools.sources.probe(spec.sources[0])
+                return from_mirrors(self.tools, spec, self.tools.sources.probe)
             except DownloadError as error:
                 return error
 

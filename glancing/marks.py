@@ -184,7 +184,7 @@ def confirm_change(
     that made the image stays the one that made it.
     """
     wanted = update_change(spec, stored) or ImageChange()
-    proven = measured_marks.get("glancing_integrity") == Integrity.PUBLISHED
+    proven = _worth(measured_marks) > _worth(stored.properties)
     passed_over = {"glancing_run"} | (set() if proven else {"glancing_integrity"})
     learnt = {
         key: value
@@ -193,6 +193,13 @@ def confirm_change(
     }
     change = replace(wanted, properties=MappingProxyType({**wanted.properties, **learnt}))
     return None if change == ImageChange() else change
+
+
+def _worth(properties: Mapping[str, str]) -> int:
+    """How much the integrity that is noted there proves."""
+    rising = (Integrity.NONE, Integrity.TRANSPORT, Integrity.PUBLISHED)
+    noted = properties.get("glancing_integrity")
+    return rising.index(Integrity(noted)) if noted in rising else 0
 
 
 def inherited_properties(old: StoredImage | None) -> dict[str, str]:

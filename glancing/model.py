@@ -44,6 +44,11 @@ class Url:
         return urlsplit(self.full)
 
     @property
+    def travels_openly(self) -> bool:
+        """Whether anybody on the way can change what is read from there."""
+        return self.parts.scheme == "http"
+
+    @property
     def public(self) -> str:
         """Scheme, host, port and path."""
         parts = self.parts
@@ -62,6 +67,11 @@ class LocalPath:
     """A file of this machine, named by the operator's own words."""
 
     path: Path
+
+    @property
+    def travels_openly(self) -> bool:
+        """Never: it does not travel."""
+        return False
 
     def __str__(self) -> str:
         return str(self.path)
@@ -150,7 +160,8 @@ class Expected:
     ``published`` digests and size are of the file at the source, ``image`` ones of the image after
     decompression, ``either`` ones of whichever matches. An algorithm stands at most once in each.
     ``compression`` and ``disk_format`` are None where nobody said; ``disk_format`` is a name of
-    Glance's ``disk_format`` list.
+    Glance's ``disk_format`` list. ``over_http`` has those digests that came unsigned over plain
+    HTTP.
     """
 
     published: tuple[Digest, ...] = ()
@@ -160,6 +171,7 @@ class Expected:
     image_size_bytes: int | None = None
     compression: Compression | None = None
     disk_format: str | None = None
+    over_http: frozenset[Digest] = frozenset()
 
     @property
     def digests(self) -> tuple[Digest, ...]:
@@ -427,8 +439,9 @@ class Integrity(StrEnum):
     """How far the bytes of an image are proven.
 
     ``published``: they match digests that its publisher or the operator gave. ``transport``: those
-    digests came unsigned over plain HTTP from where the image came from. ``none``: there was
-    nothing to check against. ``forced``: they did not match, and the operator said ``--force``.
+    digests and the image all came unsigned over plain HTTP, which shows accidents, but not what an
+    attacker on the way did to both. ``none``: there was nothing to check against. ``forced``: they
+    did not match, and the operator said ``--force``.
     """
 
     PUBLISHED = "published"

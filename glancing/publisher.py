@@ -21,13 +21,14 @@ from glancing.errors import (
     ImageError,
     StoreError,
 )
-from glancing.intake import Intake, Receiver
+from glancing.intake import Intake, Receiver, from_mirrors
 from glancing.leftovers import Life, is_incoming, life_of
 from glancing.model import (
     Digest,
     ImageChange,
     ImageStore,
     Integrity,
+    Location,
     Measured,
     Spec,
     State,
@@ -105,7 +106,9 @@ class Publisher:
         GlancingError where the cloud went away.
         """
         try:
-            filled = self._repeated(spec, old)
+            filled = from_mirrors(
+                self._tools, spec, lambda source: self._repeated(spec, source, old)
+            )
         except _FoundEqualError as found:
             return self._leave(found.intake, found.stored)
         self._publish(spec, old, filled)
@@ -169,7 +172,7 @@ class Publisher:
 
     # --- steps 1 to 3: a new image with verified data ---
 
-    def _repeated(self, spec: Spec, old: StoredImage | None) -> _Filled:
+    def _repeated(self, spec: Spec, source: Location, old: StoredImage | None) -> _Filled:
         """Fill an image, again from the start where something passing came in between.
 
         From the second attempt on the image is spooled where there is room, so that trouble with
@@ -178,7 +181,7 @@ class Publisher:
         failed: list[GlancingError] = []
 
         def attempt() -> _Filled:
-            return self._fill(spec, old, spool=self._options.spool or self._may_spool(spec, failed))
+            return self._fill(spec, source, old, spool=self._may_spool(spec, failed))
 
         def note(error: GlancingError, attempt: int, wait_s: float) -> None:
             failed.append(error)
@@ -205,9 +208,11 @@ class Publisher:
         upload_broke = any(isinstance(error, StoreError) for error in failed)
         return bool(upload_broke and size_bytes and self._tools.workspace.has_room(size_bytes))
 
-    def _fill(self, spec: Spec, old: StoredImage | None, *, spool: bool) -> _Filled:
+    def _fill(
+        self, spec: Spec, source: Location, old: StoredImage | None, *, spool: bool
+    ) -> _Filled:
         with (
-            self._receiver.receive(spec, spool=spool) as intake,
+            self._receiver.receive(spec, source, spool=spool) as intake,
             closing(_Delivery(intake, lambda: self._gate(intake, old), self._tools.stop)) as sent,
         ):
             sent.body.wait_ready()

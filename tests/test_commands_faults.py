@@ -174,7 +174,7 @@ def test_what_becomes_of_it(case: str, faulted: Faulted, stock: Shelf) -> None:
     stored = [image for image in stock.all() if image["name"] == name]
     if fault.kind is None:
         assert row["outcome"] == "uploaded", row
-        assert stock.data(name) == IMAGE and row["integrity"] == "published"
+        assert stock.data(name) == IMAGE and row["integrity"] == "transport"
     else:
         assert (row["outcome"], row["error"]["kind"]) == ("failed", fault.kind), row
         assert fault.says in f"{row['error']['message']} {row['error']['hint']}"

@@ -178,12 +178,20 @@ GOOD: Mapping[str, Good] = {
     ),
     "XML in the other root form": Good("wrapped.xml", "Wrapped-1.0-x86_64"),
     "JSON": Good("entry.json", "Json-1.0-x86_64"),
-    "metadata at a URL": Good("{url}/files/plain.xml --name fetched", "fetched"),
+    "metadata at a URL": Good(
+        "{url}/files/plain.xml --name fetched", "fetched", integrity="transport"
+    ),
     "metadata beside its image": Good("beside.xml", "Beside-1.0-x86_64"),
-    "an ID": Good("-u {marketplace} " + image_id("known"), "Known-1.0-x86_64"),
-    "an ID like an option": Good(f"-u {{marketplace}} {DASHED_ID}", "Dashed-1.0-x86_64"),
+    "an ID": Good(
+        "-u {marketplace} " + image_id("known"), "Known-1.0-x86_64", integrity="transport"
+    ),
+    "an ID like an option": Good(
+        f"-u {{marketplace}} {DASHED_ID}", "Dashed-1.0-x86_64", integrity="transport"
+    ),
     "an ID like an option, first": Good(
-        f"{DASHED_ID} -n dashed-first --url {{marketplace}}", "dashed-first"
+        f"{DASHED_ID} -n dashed-first --url {{marketplace}}",
+        "dashed-first",
+        integrity="transport",
     ),
     "an entry of a list": Good(
         f"-c list.json {HEPIX_ID}",

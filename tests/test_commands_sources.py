@@ -1,7 +1,8 @@
-"""Where remote words lead, and logins to sources: faults 15, 16 and 56 with the whole program."""
+"""Where remote words lead, logins, mirrors: faults 15, 16, 33 and 56 with the whole program."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,60 @@ def test_a_file_of_logins_that_cannot_be_used(
     run = glancing.run("sync", "-l", "vmlist", "--source-auth", "logins")
     assert run.exit_code == 2 and said in run.result["error"]["message"]
     assert "canary" not in run.output
+
+
+# --- mirrors, and what their word is worth --------------------------------------------------------
+
+BROKEN = {
+    "gone": lambda: BadServer([head(404, content_length=0)]),
+    "wrong bytes": lambda: BadServer([head(content_length=len(IMAGE)), IMAGE[::-1]]),
+    "cut short": lambda: BadServer([head(content_length=len(IMAGE)), IMAGE[:1000]]),
+    "a web page": lambda: BadServer([head(content_length=17), b"<html>Moved</html"]),
+}
+
+
+@pytest.mark.parametrize("trouble", BROKEN)
+def test_mirrors_are_tried_in_turn(
+    trouble: str, market: Marketplace, glancing: Program, tmp_path: Path
+) -> None:
+    """What is missing, cut or wrong at the first location is taken from the second."""
+    with BROKEN[trouble]() as first:
+        identifier = market.publish("mirrored", IMAGE)
+        path = f"/marketplace/metadata/{identifier}"
+        document = market.files[path]
+        assert isinstance(document, bytes)
+        second = b"<slterms:location>" + market.url("/images/").encode()
+        one = f"<slterms:location>{first.url()}</slterms:location>".encode()
+        market.files[path] = document.replace(second, one + second)
+        (tmp_path / "vmlist").write_text(f"{identifier}\n")
+        run = glancing.run("sync", "-l", "vmlist", "-u", market.base)
+        assert (run.exit_code, run.outcomes) == (0, {"mirrored": "uploaded"})
+        (passed,) = run.named("source.passed_over")
+        assert passed["source"] == first.url() and passed["reason"]
+        again = glancing.run("sync", "-l", "vmlist", "-u", market.base)
+        assert again.outcomes == {"mirrored": "unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("sums", "integrity"),
+    [
+        ("the same server", "transport"),
+        ("a local file", "published"),
+        ("the same server and -s", "published"),
+    ],
+)
+def test_digests_over_plain_http_are_worth_less(
+    sums: str, integrity: str, market: Marketplace, glancing: Program, tmp_path: Path
+) -> None:
+    """Fault 33: they show accidents, and not what an attacker did to both."""
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    market.files |= {"/x.raw": IMAGE, "/SHA256SUMS": f"{digest}  x.raw\n".encode()}
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  x.raw\n")
+    given = {
+        "the same server": ("-S", market.url("/SHA256SUMS")),
+        "a local file": ("-S", "SHA256SUMS"),
+        "the same server and -s": ("-S", market.url("/SHA256SUMS"), "-s", digest),
+    }
+    run = glancing.run("import", market.url("/x.raw"), *given[sums])
+    assert run.exit_code == 0
+    assert run.row["integrity"] == integrity

@@ -15,7 +15,7 @@ from glancing.report import RunResult, as_document
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-_NOUNS = "backup|cloud|digest|download|glance|image|library|list|program|run|work_dir"
+_NOUNS = "source|backup|cloud|digest|download|glance|image|library|list|program|run|work_dir"
 EVENT = re.compile(rf'"((?:{_NOUNS})\.[a-z_0-9]+)"')
 
 
