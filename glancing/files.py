@@ -1,7 +1,8 @@
 """Owns what is read from and written to this machine's disks.
 
 - Local sources: images and documents that the operator named by a path.
-- The work directory, where images are spooled: private files called ``glancing-*``.
+- The work directory, where images are spooled: private files called ``glancing-<run>-*``, and the
+  lock that tells other runs whether this one is alive (``locks``).
 - The backup directory: files appear under their names only when they are complete and flushed.
 - Lists that the operator named, also from a pipe, and the sum files of ``glancing hash``.
 """
@@ -13,6 +14,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,10 +23,12 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from glancing.errors import ConfigError, DownloadError, ErrorKind, InterruptedRunError, StoreError
+from glancing.locks import PREFIX as SPOOL_PREFIX
+from glancing.locks import RunLocks
 from glancing.model import MIB, LocalPath, StoredImage, Validators
 
 PIECE_BYTES = MIB
-SPOOL_PREFIX = "glancing-"
+KEPT_PREFIX = f"{SPOOL_PREFIX}kept"
 PART_SUFFIX = ".part"
 # Linux takes 255 bytes in a name (NAME_MAX); a backup is written under its name and ".part".
 FILE_NAME_BYTES = 255 - len(PART_SUFFIX)
@@ -165,6 +169,32 @@ class Directories:
     def __init__(self, *, work_dir: Path | None = None, backup_dir: Path | None = None) -> None:
         self._work_dir = work_dir
         self._backup_dir = backup_dir
+        self._run_id = uuid.uuid4().hex
+
+    @contextmanager
+    def held_by(self, run_id: str) -> Iterator[None]:
+        """Mark the work directory as one where this run is at work, and clear up after dead ones.
+
+        Where no file can be made there is no mark, and other runs judge this one by its deadlines.
+        """
+        self._run_id = run_id
+        directory = self._spool_directory()
+        if directory is None:
+            yield
+            return
+        locks = RunLocks(directory)
+        with suppress(OSError):
+            locks.take(run_id)
+            _clear_up(directory, locks)
+        try:
+            yield
+        finally:
+            locks.release()
+
+    def is_alive(self, run_id: str) -> bool | None:
+        """Whether another run is at work here; None when this directory cannot tell."""
+        directory = self._spool_directory()
+        return RunLocks(directory).is_alive(run_id) if directory else None
 
     def check(self, *, spool_needed: bool = False) -> None:
         """Raise ConfigError unless every directory that was asked for can be written to."""
@@ -207,7 +237,8 @@ class Directories:
         suffix = "-" + _encoded(name, SPOOL_NAME_BYTES)
         with _disk_errors(directory):
             # mkstemp creates exclusively and with mode 0600.
-            descriptor, path = tempfile.mkstemp(suffix, SPOOL_PREFIX, directory)
+            prefix = f"{SPOOL_PREFIX}{self._run_id}-"
+            descriptor, path = tempfile.mkstemp(suffix, prefix, directory)
         _write_or_remove(descriptor, Path(path), pieces)
         return Path(path)
 
@@ -215,6 +246,13 @@ class Directories:
         """Remove a spooled file; one that is gone already is no error."""
         with _disk_errors(path):
             path.unlink(missing_ok=True)
+
+    def keep(self, path: Path) -> Path:
+        """Give a spooled file a name under which it outlives its run, and return its new path."""
+        kept = path.with_name(path.name.replace(f"{SPOOL_PREFIX}{self._run_id}", KEPT_PREFIX, 1))
+        with _disk_errors(path):
+            path.rename(kept)
+        return kept
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether a spool of this size fits into the work directory."""
@@ -245,6 +283,15 @@ class Directories:
         with _disk_errors(final):
             _rename(part, final)
         return final
+
+
+def _clear_up(directory: Path, locks: RunLocks) -> None:
+    """Remove what dead runs have spooled; files that were kept have other names."""
+    with locks.dead_runs() as dead:
+        for run_id in dead:
+            for path in directory.glob(f"{SPOOL_PREFIX}{run_id}-*"):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def backup_file_name(name: str, image_id: str, disk_format: str) -> str:

@@ -80,6 +80,7 @@ def from_mirrors(tools: Tools, spec: Spec, attempt: Callable[[Location], T]) -> 
 class Intake:
     """One image on its way in: its stream, the pass over it, and what is known of it.
 
+    ``settled`` is set by whoever has used it well; else a kept file goes with the failed attempt.
     ``first`` is what the pass into the work directory measured, where there was one: only that one
     saw the published bytes.
     """
@@ -93,6 +94,7 @@ class Intake:
     first: Measured | None = None
     kept_path: Path | None = None
     announced_format: str | None = field(default=None, init=False)
+    settled: bool = field(default=False, init=False)
 
     @property
     def measured(self) -> Measured:
@@ -148,6 +150,7 @@ class Receiver:
             with self.receive(spec, source, spool=self.options.spool) as intake:
                 for _ in intake.pieces:
                     pass
+                intake.settled = True
                 return intake
 
         return from_mirrors(self.tools, spec, read)
@@ -170,16 +173,19 @@ class Receiver:
         path = workspace.spool(spec.name, direct.pieces, direct.pipeline.image_size_bytes)
         first = direct.measured
         self.tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
-        kept = path if self.options.keep_temps else None
+        wanted = self.options.keep_temps
+        path = workspace.keep(path) if wanted else path
+        spooled = None
         try:
             with self.tools.sources.open(LocalPath(path)) as stream:
                 pipeline = Pipeline(stream, self._checks_of_spool(first))
                 pipeline.start()
                 pieces = self._watched(pipeline, spec)
                 again = replace(direct, stream=stream, pipeline=pipeline, pieces=pieces)
-                yield replace(again, first=first, kept_path=kept)
+                spooled = replace(again, first=first, kept_path=path if wanted else None)
+                yield spooled
         finally:
-            if kept is None:
+            if not (wanted and spooled and spooled.settled):
                 workspace.discard(path)
 
     def _checks(self, spec: Spec) -> Checks:

@@ -123,7 +123,7 @@ class Job:
             self.tools.events.warning("glance.not_consulted", reason="no cloud is configured")
             return Survey(inventory=())
         if self.mode is not Mode.APPLY:
-            return survey.look(store)
+            return survey.look(store, self.tools)
         asked = {(spec.identity, spec.name) for spec in specs if self._is_asked_for(spec)}
         return survey.clear(store, self.tools, asked)
 

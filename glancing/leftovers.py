@@ -1,16 +1,21 @@
 """Tells what other runs are at from what they left behind.
 
 An incoming image is either being filled right now, by a run that is alive, or was left by one that
-was killed. Nobody can renew a sign of life on it, because Glance undoes changes made during an
-upload; so a run promises its own limits when it creates the record, and past them it is dead.
+was killed. Where both runs share a work directory, the lock there tells. Elsewhere nobody can renew
+a sign of life on it, because Glance undoes changes made during an upload; so a run promises its own
+limits when it creates the record, and past them it is dead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import Enum
 
 from glancing.model import State, StoredImage
+
+IsAlive = Callable[[str], bool | None]
+"""Whether the run of this id is alive; None when nobody knows."""
 
 QUIET_AFTER = timedelta(seconds=60)
 
@@ -28,12 +33,15 @@ def is_incoming(stored: StoredImage) -> bool:
     return stored.marked and stored.state == State.INCOMING
 
 
-def life_of(stored: StoredImage, glance_now: datetime) -> Life:
-    """Judge an incoming image by Glance's own clock.
+def life_of(stored: StoredImage, glance_now: datetime, run_is_alive: IsAlive) -> Life:
+    """Judge an incoming image by its run's lock where there is one, else by Glance's own clock.
 
     While data is sent (``saving``) the deadline holds that its run set. Every other state is a step
     of seconds, so after a minute without a change nobody is at it.
     """
+    alive = run_is_alive(stored.properties.get("glancing_run", ""))
+    if alive is not None:
+        return Life.ALIVE if alive else Life.DEAD
     if stored.status == "saving":
         deadline = _time(stored.properties.get("glancing_deadline"))
         return Life.ALIVE if deadline and glance_now < deadline else Life.DEAD

@@ -601,6 +601,14 @@ class Workspace(Protocol):
         """Remove a spooled file."""
         ...
 
+    def keep(self, path: Path) -> Path:
+        """Let a spooled file outlive its run; returns its new path."""
+        ...
+
+    def is_alive(self, run_id: str) -> bool | None:
+        """Whether another run is at work; None when these directories cannot tell."""
+        ...
+
     def has_room(self, size_bytes: int) -> bool:
         """Whether a spool of this size fits into the work directory."""
         ...

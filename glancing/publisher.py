@@ -220,6 +220,7 @@ class Publisher:
             try:
                 self._send(record, sent.body)
                 stored = self._confirmed(record, intake.measured)
+                intake.settled = True
             except BaseException:
                 self._remove(record)
                 raise
@@ -231,6 +232,7 @@ class Publisher:
         if old is None:
             return None
         if _same_bytes(intake.measured, old):
+            intake.settled = True
             raise _FoundEqualError(intake, old)
         return self._copy(old)
 
@@ -261,7 +263,8 @@ class Publisher:
             return
         if holder.properties.get("glancing_run") == self._run_id:
             return
-        if is_incoming(holder) and life_of(holder, self._store.now()) is Life.DEAD:
+        is_alive = self._tools.workspace.is_alive
+        if is_incoming(holder) and life_of(holder, self._store.now(), is_alive) is Life.DEAD:
             return
         raise StoreError(f"another run is at this image ({holder.id})", kind=ErrorKind.BUSY)
 

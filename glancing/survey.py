@@ -29,10 +29,10 @@ class Survey:
     busy: frozenset[Target] = frozenset()
 
 
-def look(store: ImageStore) -> Survey:
+def look(store: ImageStore, tools: Tools) -> Survey:
     """Read the inventory and change nothing; raises CloudError unless all of it could be read."""
     inventory = store.inventory()
-    living = _incoming(store, inventory, Life.ALIVE)
+    living = _incoming(store, tools, inventory, Life.ALIVE)
     return Survey(inventory, _targets(living))
 
 
@@ -44,10 +44,10 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
     """
     for _ in range(_LOOKS):
         inventory = store.inventory()
-        removed = _remove(store, tools, _incoming(store, inventory, Life.DEAD))
+        removed = _remove(store, tools, _incoming(store, tools, inventory, Life.DEAD))
         young = [
             stored
-            for stored in _incoming(store, inventory, Life.YOUNG)
+            for stored in _incoming(store, tools, inventory, Life.YOUNG)
             if target_of(stored) in wanted
         ]
         if not young:
@@ -57,14 +57,17 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
         tools.events.info("image.awaited", names=names, wait_s=round(wait_s, 1))
         if tools.stop.wait(wait_s + 1):
             raise InterruptedRunError("the run was told to stop")
-    living = [*young, *_incoming(store, inventory, Life.ALIVE)]
+    living = [*young, *_incoming(store, tools, inventory, Life.ALIVE)]
     left = tuple(stored for stored in inventory if stored.id not in removed)
     return Survey(left, _targets(living))
 
 
-def _incoming(store: ImageStore, inventory: Iterable[StoredImage], life: Life) -> list[StoredImage]:
-    now = store.now()
-    return [stored for stored in inventory if is_incoming(stored) and life_of(stored, now) is life]
+def _incoming(
+    store: ImageStore, tools: Tools, inventory: Iterable[StoredImage], life: Life
+) -> list[StoredImage]:
+    now, is_alive = store.now(), tools.workspace.is_alive
+    incoming = (stored for stored in inventory if is_incoming(stored))
+    return [stored for stored in incoming if life_of(stored, now, is_alive) is life]
 
 
 def _remove(store: ImageStore, tools: Tools, dead: Iterable[StoredImage]) -> set[str]:

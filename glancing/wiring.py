@@ -116,13 +116,17 @@ class AllSources:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One process: where its events go, what stops it, and how secrets are kept out."""
+    """One process: where its events go, what stops it, and how secrets are kept out.
+
+    ``resources`` are given back when it ends.
+    """
 
     events: Events
     stop: threading.Event
     redactor: logs.Redactor
     run_id: str
     progress: Progress
+    resources: ExitStack
 
     def access(
         self, networks: Sequence[Network], source_auth: Path | None, *, netrc: bool
@@ -166,6 +170,8 @@ class Session:
         if mode is not Mode.PLAN and not directories.can_spool:
             reason = "no work directory can be written to: one pass only, no second attempt by disk"
             self.events.warning("work_dir.unusable", reason=reason)
+        if mode is not Mode.PLAN:
+            self.resources.enter_context(directories.held_by(self.run_id))
         tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
         catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace, folder)
@@ -282,7 +288,7 @@ def _session(*, verbose: bool) -> Iterator[Session]:
             bars = stack.enter_context(Bars(sys.stderr))
             progress, stream = bars, cast("TextIO", bars.stream)
         events = logs.set_up(stream, console=console, verbose=verbose, redactor=redactor)
-        yield Session(events, threading.Event(), redactor, uuid.uuid4().hex, progress)
+        yield Session(events, threading.Event(), redactor, uuid.uuid4().hex, progress, stack)
 
 
 def wants_console(environ: Mapping[str, str], stream: TextIO) -> bool:

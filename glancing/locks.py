@@ -1,0 +1,105 @@
+"""Tells whether a run that works in a directory is still alive.
+
+Each run holds an ``flock`` on a file of its own, ``glancing-<run>.lock``, until it ends; the system
+frees it however that comes. So a file whose lock can be taken was left by a run that is dead. Only
+files of our own user are believed: others may write to a shared temporary folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "glancing-"
+_SUFFIX = ".lock"
+_RUN = re.compile(r"[0-9a-f]{32}")
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class RunLocks:
+    """The locks of all runs that work in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._own: tuple[Path, int] | None = None
+
+    def take(self, run_id: str) -> None:
+        """Hold the lock of a run until ``release``; raises OSError where no file can be made."""
+        path = self._path(run_id)
+        while True:
+            descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Before it was locked, another run may have taken it for a dead one's and removed it.
+            if _is_same(path, descriptor):
+                self._own = path, descriptor
+                return
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Give the own lock back and leave no file. Safe more than once."""
+        own, self._own = self._own, None
+        if own is not None:
+            path, descriptor = own
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def is_alive(self, run_id: str) -> bool | None:
+        """Whether a run still holds its lock; None when it has none here that could be believed."""
+        if not _RUN.fullmatch(run_id):
+            return None
+        with _opened(self._path(run_id)) as descriptor:
+            return None if descriptor is None else not _can_be_locked(descriptor)
+
+    @contextmanager
+    def dead_runs(self) -> Iterator[list[str]]:
+        """The runs that left a lock here and are dead; their lock files are gone afterwards."""
+        found = [run_id for run_id in self._runs() if self.is_alive(run_id) is False]
+        yield found
+        for run_id in found:
+            with suppress(OSError):
+                self._path(run_id).unlink()
+
+    def _runs(self) -> Iterator[str]:
+        for path in self._directory.glob(f"{PREFIX}*{_SUFFIX}"):
+            run_id = path.name.removeprefix(PREFIX).removesuffix(_SUFFIX)
+            if _RUN.fullmatch(run_id):
+                yield run_id
+
+    def _path(self, run_id: str) -> Path:
+        return self._directory / f"{PREFIX}{run_id}{_SUFFIX}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """A lock file of our own user, or None."""
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError:
+        yield None
+        return
+    try:
+        found = os.fstat(descriptor)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        yield descriptor if ours else None
+    finally:
+        os.close(descriptor)
+
+
+def _can_be_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
