@@ -32,11 +32,13 @@ from glancing.model import (
     MIB,
     ImageChange,
     NewImage,
+    RetryPolicy,
     SourceStream,
     StoredImage,
     UploadBody,
     Validators,
 )
+from glancing.retry import call
 
 _PAGE_IMAGES = 1000
 _CONNECT_RETRIES = 4
@@ -65,6 +67,18 @@ _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
 # 401: the token ran out; 404, 409 and 410: our record is gone or in another state. A new record
 # and a fresh body may do.
 _TRANSIENT_STATUS = frozenset({401, 404, 408, 409, 410, 429, 500, 502, 503, 504})
+
+
+# What may be sent a second time, and what may not: the first one may have been carried out.
+_AGAIN: Mapping[str, Any] = MappingProxyType(
+    {
+        "connect_retries": _CONNECT_RETRIES,
+        "status_code_retries": 3,
+        "retriable_status_codes": [429, 500, 502, 503, 504],
+    }
+)
+_ONCE: Mapping[str, Any] = MappingProxyType({"connect_retries": 0, "status_code_retries": 0})
+_CHANGING = RetryPolicy(attempts=3)
 
 
 def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
@@ -255,17 +269,15 @@ class GlanceStore:
             "min_ram": image.min_ram_mib,
         }
         try:
-            response = self._call(
-                "POST", "/images", json=document, connect_retries=0, status_code_retries=0
-            )
-        except StoreError:
-            made = self._made_without_answer(image)
+            response = self._call("POST", "/images", json=document, **_ONCE)
+            if image.id and response.status_code == requests.codes.conflict:
+                return None
+            _demand(response, {201}, "create the image's record")
+        except StoreError as error:
+            made = self._made_without_answer(image) if error.transient else None
             if made is None:
                 raise
             return made
-        if image.id and response.status_code == requests.codes.conflict:
-            return None
-        _demand(response, {201}, "create the image's record")
         return _stored(response.json())
 
     def upload(self, image_id: str, body: UploadBody) -> None:
@@ -284,22 +296,18 @@ class GlanceStore:
             data=data,
             headers=headers,
             allow_reauth=False,
-            connect_retries=0,
-            status_code_retries=0,
             timeout=_UPLOAD_TIMEOUT_S,
+            **_ONCE,
         )
         _demand(response, {204}, "take the image's data")
 
     def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
-        """Change the record with one PATCH: Glance does all of it or nothing."""
-        response = self._call(
-            "PATCH",
-            f"/images/{image.id}",
-            json=_operations(image, change),
-            headers={"Content-Type": _PATCH_TYPE},
-        )
-        _demand(response, {200}, "change the image's record")
-        return _stored(response.json())
+        """Change the record with one PATCH: Glance does all of it or nothing.
+
+        When the answer is lost or late, the record tells whether the change was made; a second
+        PATCH would be refused for what the first one has removed.
+        """
+        return call(_CHANGING, lambda: self._change(image, change))
 
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is gone already is no error."""
@@ -327,6 +335,23 @@ class GlanceStore:
                 return
             query["marker"] = marker[0]
 
+    def _change(self, image: StoredImage, change: ImageChange) -> StoredImage:
+        try:
+            response = self._call(
+                "PATCH",
+                f"/images/{image.id}",
+                json=_operations(image, change),
+                headers={"Content-Type": _PATCH_TYPE},
+                **_ONCE,
+            )
+            _demand(response, {200}, "change the image's record")
+        except StoreError as error:
+            stored = self.get(image.id) if error.transient else None
+            if stored is None or not _has(stored, change):
+                raise
+            return stored
+        return _stored(response.json())
+
     def _is_shared(self, image_id: str) -> bool:
         stored = self.get(image_id)
         return stored is not None and stored.visibility == "shared"
@@ -346,7 +371,7 @@ class GlanceStore:
 
     def _call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments.setdefault("timeout", _TIMEOUT_S)
-        arguments.setdefault("connect_retries", _CONNECT_RETRIES)
+        arguments = {**_AGAIN, **arguments}
         # A redirect would take the token to wherever it points.
         arguments.setdefault("redirect", False)
         try:
@@ -497,6 +522,22 @@ def _operations(image: StoredImage, change: ImageChange) -> list[dict[str, Any]]
         if key in image.properties
     ]
     return [*replaced, *added, *removed]
+
+
+def _has(stored: StoredImage, change: ImageChange) -> bool:
+    """Whether an image is as a change was to make it."""
+    wanted = (
+        (change.name, stored.name),
+        (change.visibility, stored.visibility),
+        (change.hidden, stored.hidden),
+        (change.protected, stored.protected),
+        (change.tags, stored.tags),
+    )
+    return (
+        all(value in (None, found) for value, found in wanted)
+        and change.properties.items() <= stored.properties.items()
+        and change.remove.isdisjoint(stored.properties)
+    )
 
 
 def _pointer(key: str) -> str:
