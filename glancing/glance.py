@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import openstack.config
 import openstack.connection
@@ -26,6 +26,7 @@ import openstack.exceptions
 import requests
 from keystoneauth1 import exceptions as ksa
 from keystoneauth1.session import Session
+from urllib3.exceptions import NewConnectionError
 
 from glancing.errors import CloudError, ConfigError, ErrorKind, StoreError
 from glancing.model import (
@@ -95,6 +96,9 @@ def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
             raise _no_project()
         images = connection.image
         images.get_endpoint_data()
+        session = connection.session
+        assert isinstance(session, _RetryingSession)  # noqa: S101 - the SDK was told to make one
+        session.connected()
     return GlanceStore(images, project_id, page_images)
 
 
@@ -103,7 +107,7 @@ def _cloud_errors() -> Iterator[None]:
     """Tell what the SDK says of a login as what it means for whoever configured it."""
     try:
         yield
-    except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
+    except (ksa.OptionError, ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
         raise _incomplete(error) from error
     except openstack.exceptions.ServiceDisabledException as error:
         what = "the cloud's catalogue names no image service"
@@ -149,26 +153,101 @@ def _cloud_region() -> openstack.config.cloud_region.CloudRegion:
             f"OS_CLOUD is {cloud!r}, and there is no clouds.yaml that can be read", hint=_HOW
         )
     region = config.get_one()
-    if not region.config.get("auth", {}).get("auth_url") and region.config.get("auth_type") not in (
-        "none",
-        "http_basic",
-    ):
-        raise ConfigError("no cloud is configured", hint=_HOW)
-    by_password = region.config.get("auth_type") in ("password", "v3password")
-    if by_password and not region.config["auth"].get("password"):
-        raise ConfigError("the cloud's credentials are incomplete: no password", hint=_HOW)
+    _require_login(region.config)
     return region
+
+
+def _require_login(config: Mapping[str, Any]) -> None:
+    """Fail on what the SDK would only trip over later, in words of its own."""
+    auth, auth_type = config.get("auth", {}), config.get("auth_type")
+    if auth_type in ("none", "http_basic"):
+        return
+    if not auth.get("auth_url"):
+        raise ConfigError("no cloud is configured", hint=_HOW)
+    if not _is_web_address(auth["auth_url"]):
+        raise ConfigError(
+            "OS_AUTH_URL is no http or https address",
+            hint="it looks like https://cloud.example.org:5000/v3",
+        )
+    if auth_type not in ("password", "v3password"):
+        return
+    for what, keys in (("user name", ("username", "user_id")), ("password", ("password",))):
+        if not any(auth.get(key) for key in keys):
+            raise ConfigError(f"the cloud's credentials are incomplete: no {what}", hint=_HOW)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # ValueError unless it is a number of a port
+    except ValueError:
+        return False
+    has_space = any(letter.isspace() for letter in url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not has_space
 
 
 class _RetryingSession(Session):
     """A session that connects again when a server closed a kept connection unannounced.
 
     Logins are mended by this only when the session itself has the retries; in the cloud's
-    configuration they do not reach them.
+    configuration they do not reach them. No request of it waits for ever.
     """
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
+        arguments["timeout"] = arguments.get("timeout") or _TIMEOUT_S
         super().__init__(*args, **{"connect_retries": _CONNECT_RETRIES, **arguments})
+        self._guards = [_Guard(adapter) for adapter in self.session.adapters.values()]
+        for prefix, guard in zip(list(self.session.adapters), self._guards, strict=True):
+            self.session.mount(prefix, guard)
+
+    def connected(self) -> None:
+        """From now on the cloud is known to be there, and worth waiting for when it is not."""
+        for guard in self._guards:
+            guard.first_contact = False
+
+
+class _Guard(requests.adapters.BaseAdapter):
+    """Sends the SDK's requests, and ends those that must not or need not be sent again.
+
+    At the first contact a server that refuses the connection or does not answer is most likely
+    not there at all: nothing waits for it to come back. A login or its token goes to no other host
+    than the one that it was meant for, and never from https to http.
+    """
+
+    def __init__(self, adapter: requests.adapters.BaseAdapter) -> None:
+        super().__init__()
+        self.first_contact = True
+        self._adapter = adapter
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **arguments: Any
+    ) -> requests.Response:
+        try:
+            response = self._adapter.send(request, *args, **arguments)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            if self.first_contact and _is_nobody_there(error):
+                # Not a ConnectionError: the session would try those again.
+                raise requests.RequestException(str(error)) from error
+            raise
+        logging_in = self.first_contact or "X-Auth-Token" not in request.headers
+        if logging_in and response.is_redirect and _leads_astray(response):
+            response.close()
+            raise requests.RequestException("it redirects the login to another host")
+        return response
+
+    def close(self) -> None:
+        self._adapter.close()
+
+
+def _is_nobody_there(error: requests.ConnectionError | requests.Timeout) -> bool:
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(error, requests.Timeout) or isinstance(reason, NewConnectionError)
+
+
+def _leads_astray(response: requests.Response) -> bool:
+    here = urlsplit(response.url)
+    there = urlsplit(urljoin(response.url, response.headers["Location"]))
+    return here.hostname != there.hostname or (here.scheme, there.scheme) == ("https", "http")
 
 
 def _incomplete(error: Exception) -> ConfigError:
