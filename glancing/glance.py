@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import openstack.config
 import openstack.connection
@@ -26,17 +26,20 @@ import openstack.exceptions
 import requests
 from keystoneauth1 import exceptions as ksa
 from keystoneauth1.session import Session
+from urllib3.exceptions import NewConnectionError
 
 from glancing.errors import CloudError, ConfigError, ErrorKind, StoreError
 from glancing.model import (
     MIB,
     ImageChange,
     NewImage,
+    RetryPolicy,
     SourceStream,
     StoredImage,
     UploadBody,
     Validators,
 )
+from glancing.retry import call
 
 _PAGE_IMAGES = 1000
 _CONNECT_RETRIES = 4
@@ -67,6 +70,18 @@ _STATUS_KINDS: Mapping[int, ErrorKind] = MappingProxyType(
 _TRANSIENT_STATUS = frozenset({401, 404, 408, 409, 410, 429, 500, 502, 503, 504})
 
 
+# What may be sent a second time, and what may not: the first one may have been carried out.
+_AGAIN: Mapping[str, Any] = MappingProxyType(
+    {
+        "connect_retries": _CONNECT_RETRIES,
+        "status_code_retries": 3,
+        "retriable_status_codes": [429, 500, 502, 503, 504],
+    }
+)
+_ONCE: Mapping[str, Any] = MappingProxyType({"connect_retries": 0, "status_code_retries": 0})
+_CHANGING = RetryPolicy(attempts=3)
+
+
 def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
     """Log in with the ``OS_*`` variables or ``clouds.yaml`` and find the image service.
 
@@ -81,6 +96,9 @@ def connect(*, page_images: int = _PAGE_IMAGES) -> GlanceStore:
             raise _no_project()
         images = connection.image
         images.get_endpoint_data()
+        session = connection.session
+        assert isinstance(session, _RetryingSession)  # noqa: S101 - the SDK was told to make one
+        session.connected()
     return GlanceStore(images, project_id, page_images)
 
 
@@ -89,7 +107,7 @@ def _cloud_errors() -> Iterator[None]:
     """Tell what the SDK says of a login as what it means for whoever configured it."""
     try:
         yield
-    except (ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
+    except (ksa.OptionError, ksa.MissingRequiredOptions, ksa.NoMatchingPlugin) as error:
         raise _incomplete(error) from error
     except openstack.exceptions.ServiceDisabledException as error:
         what = "the cloud's catalogue names no image service"
@@ -135,26 +153,101 @@ def _cloud_region() -> openstack.config.cloud_region.CloudRegion:
             f"OS_CLOUD is {cloud!r}, and there is no clouds.yaml that can be read", hint=_HOW
         )
     region = config.get_one()
-    if not region.config.get("auth", {}).get("auth_url") and region.config.get("auth_type") not in (
-        "none",
-        "http_basic",
-    ):
-        raise ConfigError("no cloud is configured", hint=_HOW)
-    by_password = region.config.get("auth_type") in ("password", "v3password")
-    if by_password and not region.config["auth"].get("password"):
-        raise ConfigError("the cloud's credentials are incomplete: no password", hint=_HOW)
+    _require_login(region.config)
     return region
+
+
+def _require_login(config: Mapping[str, Any]) -> None:
+    """Fail on what the SDK would only trip over later, in words of its own."""
+    auth, auth_type = config.get("auth", {}), config.get("auth_type")
+    if auth_type in ("none", "http_basic"):
+        return
+    if not auth.get("auth_url"):
+        raise ConfigError("no cloud is configured", hint=_HOW)
+    if not _is_web_address(auth["auth_url"]):
+        raise ConfigError(
+            "OS_AUTH_URL is no http or https address",
+            hint="it looks like https://cloud.example.org:5000/v3",
+        )
+    if auth_type not in ("password", "v3password"):
+        return
+    for what, keys in (("user name", ("username", "user_id")), ("password", ("password",))):
+        if not any(auth.get(key) for key in keys):
+            raise ConfigError(f"the cloud's credentials are incomplete: no {what}", hint=_HOW)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # ValueError unless it is a number of a port
+    except ValueError:
+        return False
+    has_space = any(letter.isspace() for letter in url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not has_space
 
 
 class _RetryingSession(Session):
     """A session that connects again when a server closed a kept connection unannounced.
 
     Logins are mended by this only when the session itself has the retries; in the cloud's
-    configuration they do not reach them.
+    configuration they do not reach them. No request of it waits for ever.
     """
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
+        arguments["timeout"] = arguments.get("timeout") or _TIMEOUT_S
         super().__init__(*args, **{"connect_retries": _CONNECT_RETRIES, **arguments})
+        self._guards = [_Guard(adapter) for adapter in self.session.adapters.values()]
+        for prefix, guard in zip(list(self.session.adapters), self._guards, strict=True):
+            self.session.mount(prefix, guard)
+
+    def connected(self) -> None:
+        """From now on the cloud is known to be there, and worth waiting for when it is not."""
+        for guard in self._guards:
+            guard.first_contact = False
+
+
+class _Guard(requests.adapters.BaseAdapter):
+    """Sends the SDK's requests, and ends those that must not or need not be sent again.
+
+    At the first contact a server that refuses the connection or does not answer is most likely
+    not there at all: nothing waits for it to come back. A login or its token goes to no other host
+    than the one that it was meant for, and never from https to http.
+    """
+
+    def __init__(self, adapter: requests.adapters.BaseAdapter) -> None:
+        super().__init__()
+        self.first_contact = True
+        self._adapter = adapter
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **arguments: Any
+    ) -> requests.Response:
+        try:
+            response = self._adapter.send(request, *args, **arguments)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            if self.first_contact and _is_nobody_there(error):
+                # Not a ConnectionError: the session would try those again.
+                raise requests.RequestException(str(error)) from error
+            raise
+        logging_in = self.first_contact or "X-Auth-Token" not in request.headers
+        if logging_in and response.is_redirect and _leads_astray(response):
+            response.close()
+            raise requests.RequestException("it redirects the login to another host")
+        return response
+
+    def close(self) -> None:
+        self._adapter.close()
+
+
+def _is_nobody_there(error: requests.ConnectionError | requests.Timeout) -> bool:
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(error, requests.Timeout) or isinstance(reason, NewConnectionError)
+
+
+def _leads_astray(response: requests.Response) -> bool:
+    here = urlsplit(response.url)
+    there = urlsplit(urljoin(response.url, response.headers["Location"]))
+    return here.hostname != there.hostname or (here.scheme, there.scheme) == ("https", "http")
 
 
 def _incomplete(error: Exception) -> ConfigError:
@@ -255,17 +348,15 @@ class GlanceStore:
             "min_ram": image.min_ram_mib,
         }
         try:
-            response = self._call(
-                "POST", "/images", json=document, connect_retries=0, status_code_retries=0
-            )
-        except StoreError:
-            made = self._made_without_answer(image)
+            response = self._call("POST", "/images", json=document, **_ONCE)
+            if image.id and response.status_code == requests.codes.conflict:
+                return None
+            _demand(response, {201}, "create the image's record")
+        except StoreError as error:
+            made = self._made_without_answer(image) if error.transient else None
             if made is None:
                 raise
             return made
-        if image.id and response.status_code == requests.codes.conflict:
-            return None
-        _demand(response, {201}, "create the image's record")
         return _stored(response.json())
 
     def upload(self, image_id: str, body: UploadBody) -> None:
@@ -284,22 +375,18 @@ class GlanceStore:
             data=data,
             headers=headers,
             allow_reauth=False,
-            connect_retries=0,
-            status_code_retries=0,
             timeout=_UPLOAD_TIMEOUT_S,
+            **_ONCE,
         )
         _demand(response, {204}, "take the image's data")
 
     def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
-        """Change the record with one PATCH: Glance does all of it or nothing."""
-        response = self._call(
-            "PATCH",
-            f"/images/{image.id}",
-            json=_operations(image, change),
-            headers={"Content-Type": _PATCH_TYPE},
-        )
-        _demand(response, {200}, "change the image's record")
-        return _stored(response.json())
+        """Change the record with one PATCH: Glance does all of it or nothing.
+
+        When the answer is lost or late, the record tells whether the change was made; a second
+        PATCH would be refused for what the first one has removed.
+        """
+        return call(_CHANGING, lambda: self._change(image, change))
 
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is gone already is no error."""
@@ -327,6 +414,23 @@ class GlanceStore:
                 return
             query["marker"] = marker[0]
 
+    def _change(self, image: StoredImage, change: ImageChange) -> StoredImage:
+        try:
+            response = self._call(
+                "PATCH",
+                f"/images/{image.id}",
+                json=_operations(image, change),
+                headers={"Content-Type": _PATCH_TYPE},
+                **_ONCE,
+            )
+            _demand(response, {200}, "change the image's record")
+        except StoreError as error:
+            stored = self.get(image.id) if error.transient else None
+            if stored is None or not _has(stored, change):
+                raise
+            return stored
+        return _stored(response.json())
+
     def _is_shared(self, image_id: str) -> bool:
         stored = self.get(image_id)
         return stored is not None and stored.visibility == "shared"
@@ -346,7 +450,7 @@ class GlanceStore:
 
     def _call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments.setdefault("timeout", _TIMEOUT_S)
-        arguments.setdefault("connect_retries", _CONNECT_RETRIES)
+        arguments = {**_AGAIN, **arguments}
         # A redirect would take the token to wherever it points.
         arguments.setdefault("redirect", False)
         try:
@@ -497,6 +601,22 @@ def _operations(image: StoredImage, change: ImageChange) -> list[dict[str, Any]]
         if key in image.properties
     ]
     return [*replaced, *added, *removed]
+
+
+def _has(stored: StoredImage, change: ImageChange) -> bool:
+    """Whether an image is as a change was to make it."""
+    wanted = (
+        (change.name, stored.name),
+        (change.visibility, stored.visibility),
+        (change.hidden, stored.hidden),
+        (change.protected, stored.protected),
+        (change.tags, stored.tags),
+    )
+    return (
+        all(value in (None, found) for value, found in wanted)
+        and change.properties.items() <= stored.properties.items()
+        and change.remove.isdisjoint(stored.properties)
+    )
 
 
 def _pointer(key: str) -> str:

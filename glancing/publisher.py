@@ -262,6 +262,7 @@ class Publisher:
         if holder is None or holder.id in self._known:
             return
         if holder.properties.get("glancing_run") == self._run_id:
+            self._remove_unpublished(holder)
             return
         is_alive = self._tools.workspace.is_alive
         if is_incoming(holder) and life_of(holder, self._store.now(), is_alive) is Life.DEAD:
@@ -304,7 +305,7 @@ class Publisher:
         try:
             self._store.update(filled.stored, change)
         except BaseException:
-            self._remove(filled.stored)
+            self._remove_unpublished(filled.stored)
             raise
         self._share(old, filled.stored.id)
 
@@ -343,14 +344,25 @@ class Publisher:
             intake.measured, intake.validators, intake.integrity.value, self._run_id
         )
 
+    def _remove_unpublished(self, record: StoredImage) -> None:
+        """Take an image away unless the PATCH whose answer never came has published it."""
+        try:
+            now = self._store.get(record.id)
+        except GlancingError as error:
+            self._tell_left(record, error)
+            return
+        if now is not None and is_incoming(now):
+            self._remove(now)
+
     def _remove(self, record: StoredImage) -> None:
         """Take away what was not published; a record that stays is removed by a later run."""
         try:
             self._store.delete(record.id)
         except GlancingError as error:
-            self._tools.events.warning(
-                "image.incoming_left", image_id=record.id, reason=error.message
-            )
+            self._tell_left(record, error)
+
+    def _tell_left(self, record: StoredImage, error: GlancingError) -> None:
+        self._tools.events.warning("image.incoming_left", image_id=record.id, reason=error.message)
 
 
 @dataclass(frozen=True, slots=True)

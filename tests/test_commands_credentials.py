@@ -12,7 +12,7 @@ import pytest
 from tests import images
 from tests.program import Program, Run
 from tests.sandbox import Sandbox
-from tests.servers import BadServer, head
+from tests.servers import BadServer, FaultProxy, head, on, redirect
 from tests.shelf import Shelf
 
 Variables = Callable[[Sandbox, str, Path], Mapping[str, str]]
@@ -133,6 +133,38 @@ BAD: Mapping[str, tuple[Variables, int, str, str]] = {
         "config",
         "OS_PASSWORD",
     ),
+    "no user name": (
+        lambda sandbox, project, _: without(seven(sandbox, project), "OS_USERNAME"),
+        2,
+        "config",
+        "OS_USERNAME",
+    ),
+    "an address without a scheme": (
+        lambda sandbox, project, _: seven(sandbox, project, OS_AUTH_URL="cloud.example.org/v3"),
+        2,
+        "config",
+        "OS_AUTH_URL",
+    ),
+    "an address of another scheme": (
+        lambda sandbox, project, _: seven(sandbox, project, OS_AUTH_URL="ftp://127.0.0.1/v3"),
+        2,
+        "config",
+        "OS_AUTH_URL",
+    ),
+    "half an address": (
+        lambda sandbox, project, _: seven(sandbox, project, OS_AUTH_URL="http://[::1/v3"),
+        2,
+        "config",
+        "OS_AUTH_URL",
+    ),
+    "no secret": (
+        lambda sandbox, _p, _f: without(
+            dict(sandbox.application_credential().environ()), "OS_APPLICATION_CREDENTIAL_SECRET"
+        ),
+        2,
+        "config",
+        "credentials",
+    ),
     "a password and a token": (
         lambda sandbox, project, _: seven(sandbox, project, OS_TOKEN="abc"),
         2,
@@ -220,6 +252,18 @@ def test_an_address_that_is_no_keystone(program: Program, shelf: Shelf) -> None:
         check_refused(
             program.run("sync", "-l", "vmlist", **variables), 3, "cloud-unreachable", "cloud"
         )
+
+
+def test_a_login_is_not_taken_to_another_host(program: Program, shelf: Shelf) -> None:
+    """Fault 41: a redirect would take the password to wherever it points."""
+    with BadServer([head(200, content_length=0)]) as trap:
+        elsewhere = trap.url("/v3/auth/tokens").replace("127.0.0.1", "localhost")
+        with FaultProxy(shelf.sandbox.auth_url, on("login", then=redirect(elsewhere))) as proxy:
+            auth_url = f"{proxy.origin}/v3"
+            variables = seven(shelf.sandbox, shelf.project_id, OS_AUTH_URL=auth_url)
+            run = program.run("sync", "-l", "vmlist", **variables)
+        check_refused(run, 3, "cloud-unreachable", "another host")
+        assert trap.connections == 0 and len(proxy.of("login")) == 1
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
+from typing import Self
 
 PATIENCE_S = 60.0
 TICK_S = 0.05
@@ -45,16 +46,13 @@ def head(status: int = 200, /, **headers: str | int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class BadServer:
-    """Gives the n-th request the n-th answer, and the last answer to all further requests.
+class Loopback:
+    """Listens on a port of the loopback and gives each connection a thread of its own.
 
-    An answer is a series of actions, or a function that makes one from the request. Each
-    connection carries one request and is closed after it. ``requests`` holds all requests so far,
-    ``connections`` counts connections, also those that never became a request.
+    What is said on a connection is ``_converse``'s business; ``connections`` counts them.
     """
 
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
-        self._answers = answers
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -62,7 +60,6 @@ class BadServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(TICK_S)
         self.port: int = self._listener.getsockname()[1]
-        self.requests: list[Request] = []
         self.connections = 0
 
     @property
@@ -75,7 +72,7 @@ class BadServer:
         scheme, _, rest = self.origin.partition("//")
         return f"{scheme}//{user + '@' if user else ''}{rest}{path}"
 
-    def __enter__(self) -> BadServer:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
@@ -112,6 +109,23 @@ class BadServer:
                 self._converse(wrapped)
 
     def _converse(self, connection: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class BadServer(Loopback):
+    """Gives the n-th request the n-th answer, and the last answer to all further requests.
+
+    An answer is a series of actions, or a function that makes one from the request. Each
+    connection carries one request and is closed after it. ``requests`` holds all requests so far,
+    ``connections`` counts connections, also those that never became a request.
+    """
+
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
+        self._answers = answers
+        self.requests: list[Request] = []
+
+    def _converse(self, connection: socket.socket) -> None:
         request = _read_request(connection)
         if request is None:
             return
@@ -132,11 +146,14 @@ class BadServer:
             case Break.CLOSE:
                 return False
             case Break.RESET:
-                # Lingering for no time at all turns the close into a reset.
-                linger = struct.pack("ii", 1, 0)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                reset_on_close(connection)
                 return False
         return True
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Lingering for no time at all turns the close into a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _read_request(connection: socket.socket) -> Request | None:
