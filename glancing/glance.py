@@ -74,7 +74,7 @@ _TRANSIENT_STATUS = frozenset({401, 404, 408, 409, 410, 429, 500, 502, 503, 504}
 _AGAIN: Mapping[str, Any] = MappingProxyType(
     {
         "connect_retries": _CONNECT_RETRIES,
-        "status_code_retries": 3,
+        "status_code_retries": 2,
         "retriable_status_codes": [429, 500, 502, 503, 504],
     }
 )
@@ -405,9 +405,7 @@ class GlanceStore:
     def _list(self, filters: Mapping[str, str]) -> Iterator[StoredImage]:
         query = {**filters, "visibility": "all", "limit": str(self._page_images)}
         while True:
-            response = self._call("GET", "/images", params=query)
-            _demand(response, {200}, "list the images", error=CloudError)
-            page = response.json()
+            page = self._page(query)
             yield from (_stored(document) for document in page.get("images", ()))
             marker = parse_qs(urlsplit(page.get("next") or "").query).get("marker")
             if not marker:
@@ -430,6 +428,21 @@ class GlanceStore:
                 raise
             return stored
         return _stored(response.json())
+
+    def _page(self, query: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            response = self._call("GET", "/images", params=query)
+            _demand(response, {200}, "list the images")
+        except StoreError as error:
+            # It is no matter of one image: there is nothing to decide on.
+            raise CloudError(
+                error.message,
+                kind=error.kind if error.kind is ErrorKind.LOGIN_REFUSED else None,
+                hint=error.hint,
+                transient=error.transient,
+            ) from error
+        page: dict[str, Any] = response.json()
+        return page
 
     def _is_shared(self, image_id: str) -> bool:
         stored = self.get(image_id)
@@ -530,16 +543,11 @@ def _unreachable(error: Exception) -> StoreError:
     )
 
 
-def _demand(
-    response: requests.Response,
-    statuses: set[int],
-    task: str,
-    error: type[StoreError] | type[CloudError] = StoreError,
-) -> None:
+def _demand(response: requests.Response, statuses: set[int], task: str) -> None:
     if response.status_code in statuses:
         return
     status = response.status_code
-    raise error(
+    raise StoreError(
         f"Glance did not {task}: HTTP {status} {_short(response.text)}".rstrip(),
         kind=_STATUS_KINDS.get(status),
         hint=_HINTS.get(status),
