@@ -185,7 +185,7 @@ class Directories:
         locks = RunLocks(directory)
         with suppress(OSError):
             locks.take(run_id)
-            _clear_up(directory, locks)
+            _clear_up(directory, locks.dead_runs())
         try:
             yield
         finally:
@@ -195,6 +195,14 @@ class Directories:
         """Whether another run is at work here; None when this directory cannot tell."""
         directory = self._spool_directory()
         return RunLocks(directory).is_alive(run_id) if directory else None
+
+    def forget_dead_runs(self) -> None:
+        """Remove the marks of dead runs, once nothing of them is left in Glance either."""
+        directory = self._spool_directory()
+        if directory is not None:
+            locks = RunLocks(directory)
+            for run_id in locks.dead_runs():
+                locks.forget(run_id)
 
     def check(self, *, spool_needed: bool = False) -> None:
         """Raise ConfigError unless every directory that was asked for can be written to."""
@@ -285,13 +293,12 @@ class Directories:
         return final
 
 
-def _clear_up(directory: Path, locks: RunLocks) -> None:
+def _clear_up(directory: Path, dead_runs: Iterable[str]) -> None:
     """Remove what dead runs have spooled; files that were kept have other names."""
-    with locks.dead_runs() as dead:
-        for run_id in dead:
-            for path in directory.glob(f"{SPOOL_PREFIX}{run_id}-*"):
-                with suppress(OSError):
-                    path.unlink()
+    for run_id in dead_runs:
+        for path in directory.glob(f"{SPOOL_PREFIX}{run_id}-*"):
+            with suppress(OSError):
+                path.unlink()
 
 
 def backup_file_name(name: str, image_id: str, disk_format: str) -> str:

@@ -55,14 +55,14 @@ class RunLocks:
         with _opened(self._path(run_id)) as descriptor:
             return None if descriptor is None else not _can_be_locked(descriptor)
 
-    @contextmanager
-    def dead_runs(self) -> Iterator[list[str]]:
-        """The runs that left a lock here and are dead; their lock files are gone afterwards."""
-        found = [run_id for run_id in self._runs() if self.is_alive(run_id) is False]
-        yield found
-        for run_id in found:
-            with suppress(OSError):
-                self._path(run_id).unlink()
+    def dead_runs(self) -> list[str]:
+        """The runs that left a lock here and are dead."""
+        return [run_id for run_id in self._runs() if self.is_alive(run_id) is False]
+
+    def forget(self, run_id: str) -> None:
+        """Remove the lock file of a dead run: nobody needs to know of it any more."""
+        with suppress(OSError):
+            self._path(run_id).unlink()
 
     def _runs(self) -> Iterator[str]:
         for path in self._directory.glob(f"{PREFIX}*{_SUFFIX}"):

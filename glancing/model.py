@@ -609,6 +609,10 @@ class Workspace(Protocol):
         """Whether another run is at work; None when these directories cannot tell."""
         ...
 
+    def forget_dead_runs(self) -> None:
+        """Take note that nothing is left of the runs that are not alive any more."""
+        ...
+
     def has_room(self, size_bytes: int) -> bool:
         """Whether a spool of this size fits into the work directory."""
         ...

@@ -6,7 +6,7 @@ them. Those that a living run is filling are left alone, and this run calls thei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from glancing.errors import GlancingError, InterruptedRunError
@@ -44,22 +44,27 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
     """
     for _ in range(_LOOKS):
         inventory = store.inventory()
-        removed = _remove(store, tools, _incoming(store, tools, inventory, Life.DEAD))
-        young = [
-            stored
-            for stored in _incoming(store, tools, inventory, Life.YOUNG)
-            if target_of(stored) in wanted
-        ]
-        if not young:
+        dead = _incoming(store, tools, inventory, Life.DEAD)
+        removed = _remove(store, tools, dead)
+        young = _incoming(store, tools, inventory, Life.YOUNG)
+        awaited = [stored for stored in young if target_of(stored) in wanted]
+        if not awaited:
             break
-        wait_s = max(quiet_in_s(stored, store.now()) for stored in young)
-        names = [stored.name for stored in young]
-        tools.events.info("image.awaited", names=names, wait_s=round(wait_s, 1))
-        if tools.stop.wait(wait_s + 1):
-            raise InterruptedRunError("the run was told to stop")
-    living = [*young, *_incoming(store, tools, inventory, Life.ALIVE)]
+        _wait(store, tools, awaited)
+    if len(removed) == len(dead):
+        tools.workspace.forget_dead_runs()
+    living = [*awaited, *_incoming(store, tools, inventory, Life.ALIVE)]
     left = tuple(stored for stored in inventory if stored.id not in removed)
     return Survey(left, _targets(living))
+
+
+def _wait(store: ImageStore, tools: Tools, young: Sequence[StoredImage]) -> None:
+    """Wait until it can be told whether the runs at these images are dead."""
+    wait_s = max(quiet_in_s(stored, store.now()) for stored in young)
+    names = [stored.name for stored in young]
+    tools.events.info("image.awaited", names=names, wait_s=round(wait_s, 1))
+    if tools.stop.wait(wait_s + 1):
+        raise InterruptedRunError("the run was told to stop")
 
 
 def _incoming(

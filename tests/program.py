@@ -156,7 +156,7 @@ def _check_rows(result: Mapping[str, Any], events: tuple[dict[str, Any], ...], t
     found = Counter(row["outcome"] for row in result["images"])
     assert result["counts"] == {outcome: found[outcome] for outcome in OUTCOMES}, told
     for row in result["images"]:
-        troubled = row["outcome"] in ("failed", "refused")
+        troubled = row["outcome"] in ("failed", "refused", "busy")
         assert (row["error"] is not None) == troubled, told
     if not any(event["event"] == "run.interrupted" for event in events):
         names = {f"image.{outcome}" for outcome in OUTCOMES}

@@ -64,10 +64,13 @@ def test_a_killed_run_is_known_to_be_dead_and_cleared_up_after(tmp_path: Path) -
         process.wait()
         assert RunLocks(tmp_path).is_alive(run_id) is False
         assert len(files_of(tmp_path)) == 4
-    with Directories(work_dir=tmp_path).held_by(new_run()):
+    directories = Directories(work_dir=tmp_path)
+    with directories.held_by(new_run()):
         (kept,) = tmp_path.glob("glancing-kept-*")
-        (own,) = tmp_path.glob("*.lock")
-        assert files_of(tmp_path) == {kept.name, own.name, other.name}
+        own, dead = tmp_path.glob("*.lock")
+        assert files_of(tmp_path) == {kept.name, own.name, dead.name, other.name}
+        assert directories.is_alive(run_id) is False
+        directories.forget_dead_runs()
     assert files_of(tmp_path) == {kept.name, other.name}
 
 
