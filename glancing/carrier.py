@@ -20,6 +20,7 @@ from glancing.errors import (
     VerificationError,
 )
 from glancing.intake import Receiver, Tools, from_mirrors
+from glancing.leftovers import Target
 from glancing.model import (
     Compression,
     Digest,
@@ -33,7 +34,6 @@ from glancing.model import (
     StoredImage,
 )
 from glancing.publisher import Publisher
-from glancing.survey import Target
 
 
 class Mode(Enum):

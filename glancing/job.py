@@ -114,9 +114,14 @@ class Job:
         reported = (stored.hash_algorithm for stored in found.inventory)
         algorithms = tuple(dict.fromkeys(("md5", "sha512", *filter(None, reported))))
         receiver = Receiver(self.tools, self.options, algorithms)
-        publisher = Publisher(store, found.inventory, receiver, self.run_id) if store else None
+        publisher = None
+        if store is not None:
+            publisher = Publisher(store, found.inventory, receiver, self.run_id, found.filled)
         carrier = Carrier(self.mode, receiver, publisher, failures, found.busy)
-        return self._act(carrier, [d for d in decisions if self._is_asked_for(d.spec)])
+        done = self._act(carrier, [d for d in decisions if self._is_asked_for(d.spec)])
+        if publisher and publisher.remove_leftovers() and found.cleared:
+            self.tools.workspace.forget_dead_runs()
+        return done
 
     def _survey(self, store: ImageStore | None, specs: Sequence[Spec]) -> Survey:
         if store is None:

@@ -17,6 +17,9 @@ from glancing.model import State, StoredImage
 IsAlive = Callable[[str], bool | None]
 """Whether the run of this id is alive; None when nobody knows."""
 
+Target = tuple[str, str]
+"""What two runs may not do at once: an identity, under a name."""
+
 QUIET_AFTER = timedelta(seconds=60)
 
 

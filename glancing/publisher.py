@@ -8,11 +8,12 @@ backup. ``Publisher.publish`` is the order of steps; each can be the last one be
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from glancing import marks
 from glancing.errors import (
@@ -22,7 +23,7 @@ from glancing.errors import (
     StoreError,
 )
 from glancing.intake import Intake, Receiver, from_mirrors
-from glancing.leftovers import Life, is_incoming, life_of
+from glancing.leftovers import Life, Target, is_incoming, life_of
 from glancing.model import (
     Digest,
     ImageChange,
@@ -37,6 +38,7 @@ from glancing.model import (
 from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
+_NOTHING: Mapping[Target, StoredImage] = MappingProxyType({})
 _ATTEMPTS = 3
 _IDS = 1000
 # After its last byte an upload may still take as long as the store waits for Glance's answer.
@@ -78,11 +80,13 @@ class Publisher:
         inventory: Iterable[StoredImage],
         receiver: Receiver,
         run_id: str,
+        filled: Mapping[Target, StoredImage] = _NOTHING,
     ) -> None:
         self._store = store
         self._inventory = tuple(inventory)
         self._known = frozenset(stored.id for stored in self._inventory)
         self._retired: dict[str, StoredImage] = {}
+        self._left = dict(filled)
         self._receiver = receiver
         self._tools = receiver.tools
         self._options = receiver.options
@@ -101,12 +105,13 @@ class Publisher:
         4. one PATCH publishes. Crash: two images under the name, both usable; the newer counts.
         5. one PATCH retires the old image to ``NAME_old``.
 
+        Where a dead run got as far as 3, its image is read back, verified, and published instead.
         A failure in 1 to 4 removes the incoming image and leaves the old one as it was. Bytes that
         turn out to be those of the old image end it before the copy. Raises ImageError, or
         GlancingError where the cloud went away.
         """
         try:
-            filled = from_mirrors(
+            filled = self._adopted(spec, old) or from_mirrors(
                 self._tools, spec, lambda source: self._repeated(spec, source, old)
             )
         except _FoundEqualError as found:
@@ -151,6 +156,39 @@ class Publisher:
         retired = self._store.update(stored, marks.retire_change(stored, backup_name))
         self._retired = {**self._retired, stored.id: retired}
         return retired
+
+    def remove_leftovers(self) -> bool:
+        """Take away what dead runs filled and nobody wants; True when nothing of it is left."""
+        removed = [stored for stored in self._left.values() if self._remove(stored)]
+        for stored in removed:
+            fields = {"image_id": stored.id, "name": stored.name}
+            self._tools.events.warning("image.leftover_removed", **fields)
+        return len(removed) == len(self._left)
+
+    # --- what a dead run has filled ---
+
+    def _adopted(self, spec: Spec, old: StoredImage | None) -> _Filled | None:
+        """The image that a dead run filled, if it can be proven to be the wanted one.
+
+        Glance may have been given it by anybody with our login, so all of it is read once more.
+        """
+        left = self._left.get((spec.identity, spec.name))
+        if left is None or not spec.expected.digests:
+            return None
+        try:
+            with self._store.download(left) as stream:
+                intake = self._receiver.review(spec, stream)
+            stored = self._confirmed(left, intake.measured)
+            if stored.disk_format != intake.measured.disk_format:
+                return None
+            backup_path = self._gate(intake, old) if old else None
+        except (ImageError, _FoundEqualError) as error:
+            fields = {"image_id": left.id, "name": spec.name, "reason": error.message}
+            self._tools.events.warning("image.leftover_unusable", **fields)
+            return None
+        del self._left[spec.identity, spec.name]
+        self._tools.events.info("image.adopted", image_id=left.id, name=spec.name)
+        return _Filled(stored, intake, backup_path)
 
     # --- the copy in the backup directory ---
 
@@ -301,7 +339,8 @@ class Publisher:
     # --- step 4 ---
 
     def _publish(self, spec: Spec, old: StoredImage | None, filled: _Filled) -> None:
-        change = marks.publish_change(spec, old, self._found(filled.intake))
+        found = {**marks.wanted_properties(spec), **self._found(filled.intake)}
+        change = marks.publish_change(spec, old, found)
         try:
             self._store.update(filled.stored, change)
         except BaseException:
@@ -354,12 +393,14 @@ class Publisher:
         if now is not None and is_incoming(now):
             self._remove(now)
 
-    def _remove(self, record: StoredImage) -> None:
+    def _remove(self, record: StoredImage) -> bool:
         """Take away what was not published; a record that stays is removed by a later run."""
         try:
             self._store.delete(record.id)
         except GlancingError as error:
             self._tell_left(record, error)
+            return False
+        return True
 
     def _tell_left(self, record: StoredImage, error: GlancingError) -> None:
         self._tools.events.warning("image.incoming_left", image_id=record.id, reason=error.message)

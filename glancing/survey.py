@@ -6,27 +6,30 @@ them. Those that a living run is filling are left alone, and this run calls thei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from glancing.errors import GlancingError, InterruptedRunError
 from glancing.intake import Tools
-from glancing.leftovers import Life, is_incoming, life_of, quiet_in_s
+from glancing.leftovers import Life, Target, is_incoming, life_of, quiet_in_s
 from glancing.model import ImageStore, StoredImage
 
 _LOOKS = 3
 
 
-# What two runs may not do at once: the same image, under the same name.
-Target = tuple[str, str]
-
-
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The inventory to decide on, and the identities and names that another run is at."""
+    """The inventory to decide on, and what other runs are at or have left.
+
+    ``busy`` has what another run is at. ``filled`` are images that a dead run filled and did not
+    publish: they may be what is wanted. ``cleared`` says that nothing else is left of dead runs.
+    """
 
     inventory: tuple[StoredImage, ...]
     busy: frozenset[Target] = frozenset()
+    filled: Mapping[Target, StoredImage] = field(default_factory=lambda: MappingProxyType({}))
+    cleared: bool = False
 
 
 def look(store: ImageStore, tools: Tools) -> Survey:
@@ -37,7 +40,7 @@ def look(store: ImageStore, tools: Tools) -> Survey:
 
 
 def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey:
-    """Read the inventory, and delete the incoming images of dead runs.
+    """Read the inventory, and delete the incoming images of dead runs that nobody can use.
 
     Where it is too early to tell whether the run at a wanted image is dead, wait until it is not
     (at most a minute, and once more if something moved). Raises as ``look`` does.
@@ -45,17 +48,18 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
     for _ in range(_LOOKS):
         inventory = store.inventory()
         dead = _incoming(store, tools, inventory, Life.DEAD)
-        removed = _remove(store, tools, dead)
+        filled = {target_of(each): each for each in dead if each.status == "active"}
+        filled = {target: each for target, each in filled.items() if target in wanted}
+        unusable = [each for each in dead if each not in filled.values()]
+        removed = _remove(store, tools, unusable)
         young = _incoming(store, tools, inventory, Life.YOUNG)
         awaited = [stored for stored in young if target_of(stored) in wanted]
         if not awaited:
             break
         _wait(store, tools, awaited)
-    if len(removed) == len(dead):
-        tools.workspace.forget_dead_runs()
     living = [*awaited, *_incoming(store, tools, inventory, Life.ALIVE)]
     left = tuple(stored for stored in inventory if stored.id not in removed)
-    return Survey(left, _targets(living))
+    return Survey(left, _targets(living), filled, cleared=len(removed) == len(unusable))
 
 
 def _wait(store: ImageStore, tools: Tools, young: Sequence[StoredImage]) -> None:

@@ -38,7 +38,7 @@ class Shelf:
         found: list[Image] = []
         for hidden in ("false", "true"):
             query = {"owner": self.project_id, "os_hidden": hidden, "limit": "1000"}
-            found += self._call("GET", "", params={**query, "visibility": "all"}).json()["images"]
+            found += self.call("GET", "", params={**query, "visibility": "all"}).json()["images"]
         return found
 
     def names(self) -> list[str]:
@@ -52,12 +52,12 @@ class Shelf:
 
     def get(self, image_id: str) -> Image:
         """One image by its id."""
-        image: Image = self._call("GET", f"/{image_id}").json()
+        image: Image = self.call("GET", f"/{image_id}").json()
         return image
 
     def data(self, name: str) -> bytes:
         """The bytes of the one image of a name."""
-        content: bytes = self._call("GET", f"/{self.named(name)['id']}/file").content
+        content: bytes = self.call("GET", f"/{self.named(name)['id']}/file").content
         return content
 
     def incoming(self) -> list[Image]:
@@ -72,31 +72,38 @@ class Shelf:
 
     def members(self, name: str) -> list[str]:
         """The projects that an image is shared with."""
-        answer = self._call("GET", f"/{self.named(name)['id']}/members").json()
+        answer = self.call("GET", f"/{self.named(name)['id']}/members").json()
         return [member["member_id"] for member in answer["members"]]
 
     # --- setting the scene ---
 
     def put(self, name: str, data: bytes, **fields: object) -> Image:
         """Make an active image as another tool would."""
-        values = {"disk_format": "raw", "container_format": "bare", **fields}
-        made: Image = self._call("POST", "", json={"name": name, **values}).json()
+        made = self.record(name, **fields)
         octets = {"Content-Type": "application/octet-stream"}
-        self._call("PUT", f"/{made['id']}/file", data=data, headers=octets)
+        self.call("PUT", f"/{made['id']}/file", data=data, headers=octets)
         return self.get(made["id"])
+
+    def record(self, name: str, **fields: object) -> Image:
+        """Make the record of an image that has no data yet."""
+        values = {"disk_format": "raw", "container_format": "bare", **fields}
+        made: Image = self.call("POST", "", json={"name": name, **values}).json()
+        return made
 
     def change(self, image: Image, **fields: object) -> None:
         """Change fields or properties by hand, as an administrator would."""
         operations = [
             {"op": "add", "path": f"/{key}", "value": value} for key, value in fields.items()
         ]
-        self._call(
-            "PATCH", f"/{image['id']}", json=operations, headers={"Content-Type": PATCH_TYPE}
-        )
+        self.call("PATCH", f"/{image['id']}", json=operations, headers={"Content-Type": PATCH_TYPE})
+
+    def delete(self, image: Image) -> None:
+        """Delete an image."""
+        self.call("DELETE", f"/{image['id']}")
 
     def share(self, image: Image, project_id: str) -> None:
         """Share an image with another project."""
-        self._call("POST", f"/{image['id']}/members", json={"member": project_id})
+        self.call("POST", f"/{image['id']}/members", json={"member": project_id})
 
     def deactivate(self, image: Image) -> None:
         """Deactivate an image, which only an administrator may."""
@@ -104,5 +111,6 @@ class Shelf:
             url = f"{self.sandbox.image_url}/v2/images/{image['id']}/actions/deactivate"
             admin.call("POST", url)
 
-    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """One request of the member to the image service."""
         return self.login.call(method, f"{self.sandbox.image_url}/v2/images{path}", **arguments)

@@ -67,6 +67,11 @@ class Login:
         self._session.headers["X-Auth-Token"] = answer.headers["X-Subject-Token"]
         self.token: Mapping[str, Any] = answer.json()["token"]
 
+    @property
+    def token_id(self) -> str:
+        """What says to a service who is asking."""
+        return str(self._session.headers["X-Auth-Token"])
+
     def __enter__(self) -> Self:
         return self
 
