@@ -1,0 +1,24 @@
+"""Random histories of publishers, administrators, accidents and runs; see ``fuzz.machine``.
+
+Promises P1 to P4 and P9, and faults 29, 44, 46, 49, 51 and 52, in whatever order they come.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.fuzz.machine import Machine
+
+SUITE = settings(
+    max_examples=2000,
+    stateful_step_count=12,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_whatever_happens_the_promises_hold() -> None:
+    run_state_machine_as_test(Machine, settings=SUITE)
