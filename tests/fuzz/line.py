@@ -237,8 +237,10 @@ class Line:
     def _check_names(self, names: set[str], before: StoredImage, change: ImageChange) -> None:
         """P2: a name that had a usable image keeps one, unless its publisher gave it up."""
         lost = names - self._usable_names()
-        if change.properties.get("glancing_state") != State.BACKUP:
-            lost.discard(before.name)  # renamed, as the list has it
+        entry = self._market.published.get(before.identity or "")
+        renamed = change.properties.get("glancing_state") != State.BACKUP
+        if renamed or (entry is not None and entry.title != before.name):
+            lost.discard(before.name)  # the list has another name for it
         self._run.demand(not lost, f"P2: nothing is called {lost} after {change} of {before}")
 
 

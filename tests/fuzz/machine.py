@@ -110,7 +110,6 @@ class Machine(RuleBasedStateMachine):
         self.market = Market()
         self.runs = 0
         self.numbers = 1000
-        self.by_hand: set[str] = set()
         self._folder = tempfile.TemporaryDirectory(dir=_memory())
         self.folder = Path(self._folder.name)
 
@@ -187,7 +186,6 @@ class Machine(RuleBasedStateMachine):
         data = known[0].image if known else content(self.numbers)
         image = StoredImage(f"hand-{self.numbers}", name, "active", owner=owner, disk_format="raw")
         self.store.add_filled(image, data)
-        self.by_hand.add(image.id)
 
     @rule(name=names, key=ids, version=st.integers(1, 3))
     def make_by_seed(self, name: str, key: str, version: int) -> None:
@@ -294,8 +292,7 @@ class Machine(RuleBasedStateMachine):
         if image is not None:
             held = self.store.data_of(image.id), self.store.members_of(image.id)
             self.store.add(edit(image), *held)
-            self.by_hand.add(image.id)
-
+    
     def _sync(
         self,
         options: Options,
@@ -378,8 +375,8 @@ class Machine(RuleBasedStateMachine):
     def _check_backup(self, row: ImageResult, run: Run) -> None:
         backup = self._image(row.backup_id)
         assert backup is not None, f"P9: {row} has no backup"
-        kept = backup.name.startswith(row.name) or row.backup_id in self.by_hand
-        assert backup.hidden and kept, f"P9: the backup of {row} is {backup}"
+        kept = backup.hidden and "_old" in backup.name and backup.state == State.BACKUP
+        assert kept, f"P9: the backup of {row} is {backup}"
         if run.options.backup:
             copy = Path(str(row.backup_path)).read_bytes()
             assert copy == self.store.data_of(backup.id), "the copy is not the backup"
@@ -416,7 +413,7 @@ class Machine(RuleBasedStateMachine):
         made_for_it = [
             image
             for image in self.store.images()
-            if is_usable(image) and image.marked and image.identity == row.descriptor
+            if is_usable(image) and TAG in image.tags and image.identity == row.descriptor
         ]
         assert len(made_for_it) <= 1, f"P3: several images for {row.descriptor}"
 
