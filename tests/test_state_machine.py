@@ -8,6 +8,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from glancing.model import Options
 from tests.fuzz.machine import Machine
 
 SUITE = settings(
@@ -22,3 +23,11 @@ SUITE = settings(
 
 def test_whatever_happens_the_promises_hold() -> None:
     run_state_machine_as_test(Machine, settings=SUITE)
+
+
+def test_an_image_in_use_whose_name_is_that_of_a_backup_stays_in_use() -> None:
+    """Promise P2; the machine found it."""
+    machine = Machine()
+    machine.settle()
+    machine.import_one(index=0, options=Options(jobs=1), accident=None, name="alpha_old")
+    machine.teardown()

@@ -28,7 +28,7 @@ from tests.fuzz.machine import FIGURES, Machine
 from tests.fuzz.mutate import MAX_BYTES, mutate
 from tests.fuzz.targets import CORPUS, TARGETS, corpus, judge
 
-BATCH = 500
+BATCH = 100
 
 
 def main(words: Sequence[str]) -> int:

@@ -241,9 +241,7 @@ class Machine(RuleBasedStateMachine):
         self._step()
         self._sync(replace(options, jobs=1), accident)
 
-    @rule(
-        options=options, position=st.integers(0, 12), others=options, last=st.none() | accidents
-    )
+    @rule(options=options, position=st.integers(0, 12), others=options, last=st.none() | accidents)
     def two_syncs(
         self, options: Options, position: int, others: Options, last: Accident | None
     ) -> None:
@@ -292,7 +290,7 @@ class Machine(RuleBasedStateMachine):
         if image is not None:
             held = self.store.data_of(image.id), self.store.members_of(image.id)
             self.store.add(edit(image), *held)
-    
+
     def _sync(
         self,
         options: Options,
@@ -432,5 +430,5 @@ _REFUSALS = {
 
 def _memory() -> str | None:
     """A folder in memory where there is one: what is flushed there costs nothing."""
-    folder = Path("/dev/shm")  # noqa: S108 - the folders made in it have names of their own
+    folder = Path("/dev/shm")
     return str(folder) if folder.is_dir() else None

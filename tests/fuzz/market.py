@@ -6,7 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -131,20 +131,25 @@ def metadata(key: str, publication: Publication) -> bytes:
 
 def _served(publication: Publication) -> FakeSource:
     data = publication.file
-    validators = Validators(etag=sha512(data)[:20], size_bytes=len(data))
-    whole = FakeSource(data, validators, piece_bytes=700)
+    whole = _source(data)
     match publication.trouble:
         case "none":
             return whole
         case "corrupt":
-            wrong = content(publication.number + 500_000)
-            return replace(whole, data=gzip.compress(wrong, mtime=0) if publication.packed else wrong)
+            return _source(replace(publication, number=publication.number + 500_000).file)
         case "cut":
             error = DownloadError("the line broke", transient=True)
             return replace(whole, break_after=len(data) - 1, error=error)
         case "silent cut":
             return replace(whole, break_after=len(data) - 1)
         case "other size":
-            return replace(whole, data=data + b"more")
+            return _source(data + b"more")
         case "gone":
             return replace(whole, refuse=DownloadError("no such host"))
+
+
+def _source(data: bytes) -> FakeSource:
+    """A source as a good server has it: another state of it has another ETag."""
+    return FakeSource(
+        data, Validators(etag=sha512(data)[:20], size_bytes=len(data)), piece_bytes=700
+    )

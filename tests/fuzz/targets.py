@@ -1,7 +1,7 @@
 """One entry point for everything that reads bytes of strangers, and a corpus for each.
 
-A target is one line of ``TARGETS``: its name, which is also that of its folder under ``corpus``, and
-a function of the bytes. Whatever the bytes are, it returns or raises GlancingError.
+A target is one line of ``TARGETS``: its name, which is also that of its folder under ``corpus``,
+and a function of the bytes. Whatever the bytes are, it returns or raises GlancingError.
 """
 
 from __future__ import annotations
