@@ -295,9 +295,18 @@ class Publisher:
         try:
             self._store.update(filled.stored, change)
         except BaseException:
-            self._remove(filled.stored)
+            if self._still_incoming(filled.stored):
+                self._remove(filled.stored)
             raise
         self._share(old, filled.stored.id)
+
+    def _still_incoming(self, record: StoredImage) -> bool:
+        """Whether a PATCH that failed did nothing: its answer may have been lost on the way."""
+        try:
+            now = self._store.get(record.id)
+        except GlancingError:
+            return False  # unknown, so it stays, and a later run looks again
+        return now is not None and is_incoming(now)
 
     def _share(self, old: StoredImage | None, image_id: str) -> None:
         """Share the new image with those the old one was shared with; accepting it is theirs."""
