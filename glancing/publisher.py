@@ -146,8 +146,7 @@ class Publisher:
         """Make an image the previous version; the one that was so far gets a dated name first."""
         name = marks.backup_name(stored.name)
         for earlier in (*self._inventory, *self._retired.values()):
-            backup = earlier.state == State.BACKUP or earlier.marked
-            if backup and self._retired.get(earlier.id, earlier).name == name:
+            if _is_backup(earlier, stored) and self._retired.get(earlier.id, earlier).name == name:
                 dated = marks.older_backup_name(stored.name, self._tools.clock.now())
                 self._rename(earlier, dated)
         return self._rename(stored, name)
@@ -446,6 +445,15 @@ def _worth(error: GlancingError) -> int:
     """
     fresh_start = isinstance(error, StoreError) or error.kind is ErrorKind.CHANGED
     return _ATTEMPTS if fresh_start else 1
+
+
+def _is_backup(earlier: StoredImage, of: StoredImage) -> bool:
+    """Whether it is a backup of ours, or the seed's of the same image, which it left unmarked.
+
+    An image in use may be called so as well, and has to keep its name.
+    """
+    seed_backup = not earlier.state and earlier.mpid is not None and earlier.mpid == of.mpid
+    return earlier.state == State.BACKUP or seed_backup
 
 
 def _same_bytes(measured: Measured, stored: StoredImage) -> bool:

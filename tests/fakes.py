@@ -262,6 +262,9 @@ class FakeStore:
     def data_of(self, image_id: str) -> bytes:
         return self._held[image_id].data
 
+    def members_of(self, image_id: str) -> tuple[str, ...]:
+        return tuple(self._held[image_id].members)
+
     def images(self) -> tuple[StoredImage, ...]:
         """All images of all owners, without a call being recorded."""
         return tuple(held.image for held in self._held.values())

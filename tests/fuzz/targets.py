@@ -1,0 +1,124 @@
+"""One entry point for everything that reads bytes of strangers, and a corpus for each.
+
+A target is one line of ``TARGETS``: its name, which is also that of its folder under ``corpus``,
+and a function of the bytes. Whatever the bytes are, it returns or raises GlancingError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from glancing.decompress import OUTPUT_BYTES, OutputLimit, decompress
+from glancing.digests import parse_sums, parse_sums_file
+from glancing.errors import GlancingError
+from glancing.formats import DETECTED, Inspector
+from glancing.imagelist import hepix, parse_descriptor, parse_list, parse_metadata
+from glancing.model import MIB, Compression, Naming, Need, NeedKind, Origin, Url
+
+CORPUS = Path(__file__).parent / "corpus"
+MARKETPLACE = Url("https://marketplace.example.org/metadata")
+LIMIT = OutputLimit(max_bytes=2 * MIB, max_ratio=None)
+LONGEST_S = 20.0
+"""What only an input does that takes time without bound; ordinary ones take milliseconds."""
+
+Target = Callable[[bytes], object]
+
+
+def _plain_list(data: bytes) -> object:
+    origin = Origin(list_name="vmlist")
+    return [
+        parse_list(data, marketplace=MARKETPLACE, base=base, trusted=trusted, origin=origin)
+        for base, trusted in ((Path("/lists"), True), (None, False))
+    ]
+
+
+def _stratuslab(data: bytes) -> object:
+    need = Need(NeedKind.STRATUSLAB, MARKETPLACE, len(data), "metadata", Origin())
+    return parse_metadata(data, need)
+
+
+def _hepix(data: bytes) -> object:
+    return hepix.parse(data, origin=Origin())
+
+
+def _sums_file(data: bytes) -> object:
+    return parse_sums_file(data, "SHA256SUMS", ["tiny.img", "a b.img"])
+
+
+def _descriptor(data: bytes) -> object:
+    return parse_descriptor(
+        data.decode("utf-8", "surrogateescape"),
+        marketplace=MARKETPLACE,
+        base=Path("/lists"),
+        trusted=True,
+        origin=Origin(),
+        naming=Naming.TITLE,
+    )
+
+
+def _sums(data: bytes) -> object:
+    return parse_sums(data.decode("utf-8", "surrogateescape"))
+
+
+def _unpack(compression: Compression, data: bytes) -> object:
+    """Pieces are small and their total has its limit, whatever comes in."""
+    total = 0
+    for piece in decompress(_pieces(data), compression, LIMIT):
+        assert 0 < len(piece) <= OUTPUT_BYTES, "a piece without bound"
+        total += len(piece)
+    assert total <= LIMIT.max_bytes, "output without bound"
+    return total
+
+
+def _format(data: bytes) -> object:
+    inspector = Inspector(None, DETECTED)
+    for piece in _pieces(data):
+        inspector.feed(piece)
+    return inspector.finish()
+
+
+def _pieces(data: bytes, size_bytes: int = 1000) -> Iterator[bytes]:
+    for start in range(0, len(data), size_bytes):
+        yield data[start : start + size_bytes]
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "plain-list": _plain_list,
+        "stratuslab-xml": _stratuslab,
+        "stratuslab-json": _stratuslab,
+        "hepix-json": _hepix,
+        "hepix-signed": _hepix,
+        "sums-file": _sums_file,
+        "sums-argument": _sums,
+        "descriptor": _descriptor,
+        "gz": partial(_unpack, Compression.GZIP),
+        "bz2": partial(_unpack, Compression.BZIP2),
+        "xz": partial(_unpack, Compression.XZ),
+        "zstd": partial(_unpack, Compression.ZSTD),
+        "zip": partial(_unpack, Compression.ZIP),
+        "format": _format,
+    }
+)
+
+
+def corpus(name: str) -> list[bytes]:
+    """The documents from which a target's variants are made."""
+    return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+
+
+def judge(name: str, data: bytes) -> bool:
+    """Whether a target took the bytes; AssertionError, or what it raised, where it broke down."""
+    started_s = time.process_time()
+    try:
+        TARGETS[name](data)
+    except GlancingError as error:
+        f"{error.message}{error.hint}".encode()  # it can be printed
+        return False
+    finally:
+        assert time.process_time() - started_s < LONGEST_S, f"{name} took too long"
+    return True
