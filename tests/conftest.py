@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.faults import table
 from tests.program import Program
 from tests.sandbox import Sandbox
 from tests.sandbox.identity import Credentials, Login
@@ -25,6 +26,15 @@ def strip_environment() -> None:
 
 
 strip_environment()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A full run that passed says which test proves which fault."""
+    options = session.config.option
+    is_full = not (options.keyword or options.markexpr or options.deselect or options.lf)
+    is_full &= session.config.args_source is not pytest.Config.ArgsSource.ARGS
+    if is_full and exitstatus == 0:
+        table.write()
 
 
 @pytest.fixture(scope="session")

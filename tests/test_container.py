@@ -286,6 +286,7 @@ def test_any_user_id_will_do(site: Site, shelf: Shelf, server: ImageServer) -> N
 
 
 def test_without_a_home(site: Site, shelf: Shelf, server: ImageServer) -> None:
+    """Fault 54: neither HOME nor an entry in the list of users."""
     site.write_list(server.url("/disk.qcow2"))
     flags = ["--entrypoint=/usr/bin/env", "--user=54321:0"]
     assert site.hardened().run("-u", "HOME", "glancing", "sync", flags=flags).exit_code == 0
@@ -293,6 +294,7 @@ def test_without_a_home(site: Site, shelf: Shelf, server: ImageServer) -> None:
 
 
 def test_one_pass_needs_no_place_to_write(site: Site, shelf: Shelf, server: ImageServer) -> None:
+    """Fault 54: a read-only root and no place to write at all."""
     site.write_list(server.url("/disk.qcow2"), server.url("/packed.gz"))
     run = site.bare().run()
     assert run.exit_code == 0 and len(run.named("work_dir.unusable")) == 1
@@ -380,6 +382,7 @@ def test_a_signal_that_comes_while_the_program_is_loaded_is_not_lost(
 def test_a_gibibyte_goes_through_the_manifests_memory(
     site: Site, shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Fault 55: with the limit of 256 MiB; 10 GiB are a matter for a campaign."""
     blocks = [images.raw(MIB), *[images.noise(MIB)] * 1023]
     digest = hashlib.sha512(b"".join(blocks)).hexdigest()
     sent, go_on = threading.Event(), threading.Event()

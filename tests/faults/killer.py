@@ -39,6 +39,7 @@ class Point:
     phase: str
     turn: int
     moment: Moment
+    size_bytes: int = SIZE_BYTES
 
     @property
     def name(self) -> str:
@@ -53,12 +54,12 @@ class Point:
     @property
     def old(self) -> bytes:
         """The image that is replaced."""
-        return images.raw(SIZE_BYTES)[:-20] + self.key.encode()
+        return images.raw(self.size_bytes)[:-20] + self.key.encode()
 
     @property
     def new(self) -> bytes:
         """The image that is wanted; no two points have the same."""
-        return images.raw(SIZE_BYTES)[:-21] + b"!" + self.key.encode()
+        return images.raw(self.size_bytes)[:-21] + b"!" + self.key.encode()
 
 
 # What each operation asks of Glance, in this order. An image smaller than the reserve is verified

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Literal, TypeVar
 
 from glancing.errors import StoreError
+from glancing.marks import older_backup_name
 from glancing.model import (
     ImageChange,
     NewImage,
@@ -205,11 +206,17 @@ class Line:
         return {image.name for image in self._store.images() if is_usable(image)}
 
     def _check_owner(self, before: StoredImage, after: StoredImage, change: ImageChange) -> None:
-        """P4: of what glancing did not make, nothing but the name given up in a replace."""
+        """P4: of what glancing did not make, nothing but the name given up in a replace.
+
+        One that became a backup so has its name dated when the next one comes.
+        """
         self._run.demand(before.owner == PROJECT, f"P4: changed another owner's {before}")
         if before.marked or (self._run.options.adopt and change.tags):
             return
-        retired = after.name == f"{before.name}_old" and after.hidden and change.tags is None
+        names = {f"{before.name}_old"}
+        if before.state == State.BACKUP:
+            names = {older_backup_name(before.name.removesuffix("_old"), self._store.clock.now())}
+        retired = after.name in names and after.hidden and change.tags is None
         theirs = {k: v for k, v in before.properties.items() if not k.startswith("glancing_")}
         kept = {k: v for k, v in after.properties.items() if not k.startswith("glancing_")}
         self._run.demand(retired and theirs == kept, f"P4: changed {before} by {change}")
