@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Literal, TypeVar
 
 from glancing.errors import StoreError
-from glancing.marks import older_backup_name
 from glancing.model import (
     ImageChange,
     NewImage,
@@ -213,10 +212,9 @@ class Line:
         self._run.demand(before.owner == PROJECT, f"P4: changed another owner's {before}")
         if before.marked or (self._run.options.adopt and change.tags):
             return
-        names = {f"{before.name}_old"}
-        if before.state == State.BACKUP:
-            names = {older_backup_name(before.name.removesuffix("_old"), self._store.clock.now())}
-        retired = after.name in names and after.hidden and change.tags is None
+        dated = before.state == State.BACKUP and after.name.startswith(f"{before.name}_20")
+        renamed = dated or after.name == f"{before.name}_old"
+        retired = renamed and after.hidden and change.tags is None
         theirs = {k: v for k, v in before.properties.items() if not k.startswith("glancing_")}
         kept = {k: v for k, v in after.properties.items() if not k.startswith("glancing_")}
         self._run.demand(retired and theirs == kept, f"P4: changed {before} by {change}")
