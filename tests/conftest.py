@@ -28,11 +28,19 @@ def strip_environment() -> None:
 strip_environment()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, all that need the sandbox stay together and share one."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "sandbox" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("cloud"))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A full run that passed says which test proves which fault."""
     options = session.config.option
     is_full = not (options.keyword or options.markexpr or options.deselect or options.lf)
     is_full &= session.config.args_source is not pytest.Config.ArgsSource.ARGS
+    is_full &= not hasattr(session.config, "workerinput")  # the one that gathers them all
     if is_full and exitstatus == 0:
         table.write()
 

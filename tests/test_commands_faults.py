@@ -5,10 +5,12 @@ All of them stand in one list, between images that are good, and are read in one
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 
@@ -194,26 +196,42 @@ def test_the_run_tells_of_failures_and_leaves_nothing(faulted: Faulted, stock: S
 # --- a source that stalls -------------------------------------------------------------------------
 
 
-def stalling(data: bytes, stall_s: float) -> Iterator[Action]:
-    """Half of the data, a pause that web servers do not forgive, and the rest."""
-    yield head(200, content_length=len(data))
-    yield data[: len(data) // 2]
-    go_on = threading.Event()
-    timer = threading.Timer(stall_s, go_on.set)
-    timer.start()
-    yield go_on
-    timer.join()
-    yield data[len(data) // 2 :]
+STALL_S = float(os.environ.get("TEST_STALL_S", "5"))  # uWSGI drops a body that pauses for 4 s
 
 
-def test_a_source_that_stalls_still_ends_in_one_upload(glancing: Program, shelf: Shelf) -> None:
-    """A server in front of Glance drops a body that pauses for 4 s; the reserve drips meanwhile."""
-    data = IMAGE + images.noise(16 * MIB)
+def stalling(data: bytes, request: Request, turn: int) -> Iterator[Action]:
+    """A quarter of the rest, twice after a pause, and a cut; the fourth answer is whole."""
+    start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    part = {"content_range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+    yield head(206 if start else 200, content_length=len(data) - start, **RESUMABLE, **part)
+    if turn == 3:
+        yield data[start:]
+        return
+    quarter = data[start : start + len(data) // 4]
+    yield quarter[: len(quarter) // 2]
+    if turn < 2:
+        go_on = threading.Event()
+        timer = threading.Timer(STALL_S, go_on.set)
+        timer.start()
+        yield go_on
+        timer.join()
+    yield quarter[len(quarter) // 2 :]
+
+
+def test_a_source_that_stalls_and_is_cut_still_ends_in_one_upload(
+    glancing: Program, shelf: Shelf
+) -> None:
+    """Faults 1 and 10: two pauses, three cuts, and the reserve drips meanwhile."""
+    data = IMAGE + images.noise(32 * MIB)
     asked = len(shelf.sandbox.glance_requests())
-    with BadServer(lambda _: stalling(data, 6.0)) as server:
+    turns = count()
+    with BadServer(lambda request: stalling(data, request, next(turns))) as server:
         run = glancing.run("import", server.url("/disk.raw"))
-        assert len(server.requests) == 1
-    assert run.exit_code == 0 and run.seconds > 6.0
+        assert [request.headers.get("if-range") for request in server.requests] == [
+            None,
+            *['"1"'] * 3,
+        ]
+    assert run.exit_code == 0 and run.seconds > 2 * STALL_S
     assert shelf.data("disk") == data
     puts = [r.status for r in shelf.sandbox.glance_requests()[asked:] if r.method == "PUT"]
     assert puts == [204]
