@@ -35,14 +35,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("cloud"))
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A full run that passed says which test proves which fault."""
-    options = session.config.option
-    is_full = not (options.keyword or options.markexpr or options.deselect or options.lf)
-    is_full &= session.config.args_source is not pytest.Config.ArgsSource.ARGS
-    is_full &= not hasattr(session.config, "workerinput")  # the one that gathers them all
-    if is_full and exitstatus == 0:
-        table.write()
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Proofs(), "proofs")
+
+
+class Proofs:
+    """Writes after a full run which of the tests that passed prove which fault."""
+
+    def __init__(self) -> None:
+        self._passed: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self._passed.add(report.nodeid.removeprefix("tests/").partition("[")[0])
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        option, source = session.config.option, session.config.args_source
+        chosen = option.keyword or option.markexpr or option.deselect or option.lf
+        is_worker = hasattr(session.config, "workerinput")
+        if not chosen and not is_worker and source is not pytest.Config.ArgsSource.ARGS:
+            table.write(self._passed)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -127,7 +127,7 @@ def _tests_of(path: Path) -> Iterator[tuple[str, set[str]]]:
 def as_markdown(found: Mapping[str, list[str]], most: int = 4) -> str:
     """The table: tests that name a number themselves first, and how many more there are."""
     rows = [
-        "Which test proves what. Made by a full test run that passed (`python3 -m tests`).",
+        "Which tests prove what: those that passed in the last full run (`python3 -m tests`).",
         "",
         "| number | fault, attack or promise | tests |",
         "|---|---|---|",
@@ -139,6 +139,9 @@ def as_markdown(found: Mapping[str, list[str]], most: int = 4) -> str:
     return "\n".join([*rows, ""])
 
 
-def write() -> None:
-    """Write the table to its file."""
-    FILE.write_text(as_markdown(proofs()))
+def write(passed: Collection[str]) -> None:
+    """Write the table of those tests that passed to its file."""
+    found = {
+        number: [test for test in tests if test in passed] for number, tests in proofs().items()
+    }
+    FILE.write_text(as_markdown(found))
