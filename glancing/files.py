@@ -170,6 +170,7 @@ class Directories:
         self._work_dir = work_dir
         self._backup_dir = backup_dir
         self._run_id = uuid.uuid4().hex
+        self._dead_runs: tuple[str, ...] = ()
 
     @contextmanager
     def held_by(self, run_id: str) -> Iterator[None]:
@@ -185,7 +186,9 @@ class Directories:
         locks = RunLocks(directory)
         with suppress(OSError):
             locks.take(run_id)
-            _clear_up(directory, locks.dead_runs())
+            self._dead_runs = tuple(locks.dead_runs())
+            for dead in self._dead_runs:
+                locks.clear_up(dead)
         try:
             yield
         finally:
@@ -197,11 +200,14 @@ class Directories:
         return RunLocks(directory).is_alive(run_id) if directory else None
 
     def forget_dead_runs(self) -> None:
-        """Remove the marks of dead runs, once nothing of them is left in Glance either."""
+        """Remove the marks of dead runs, once nothing of them is left in Glance either.
+
+        Only of those that were dead when this run began: what others leave, it has not looked for.
+        """
         directory = self._spool_directory()
         if directory is not None:
             locks = RunLocks(directory)
-            for run_id in locks.dead_runs():
+            for run_id in self._dead_runs:
                 locks.forget(run_id)
 
     def check(self, *, spool_needed: bool = False) -> None:
@@ -291,14 +297,6 @@ class Directories:
         with _disk_errors(final):
             _rename(part, final)
         return final
-
-
-def _clear_up(directory: Path, dead_runs: Iterable[str]) -> None:
-    """Remove what dead runs have spooled; files that were kept have other names."""
-    for run_id in dead_runs:
-        for path in directory.glob(f"{SPOOL_PREFIX}{run_id}-*"):
-            with suppress(OSError):
-                path.unlink()
 
 
 def backup_file_name(name: str, image_id: str, disk_format: str) -> str:

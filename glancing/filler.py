@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from glancing import marks
-from glancing.errors import ErrorKind, GlancingError, ImageError, StoreError
+from glancing.errors import ErrorKind, GlancingError, ImageError, InterruptedRunError, StoreError
 from glancing.intake import Intake, Receiver, from_mirrors
-from glancing.leftovers import Life, Target, is_incoming, life_of
+from glancing.leftovers import Life, Target, is_incoming, life_of, remove_leftover
 from glancing.model import Digest, ImageStore, Location, Measured, Spec, StoredImage
 from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
@@ -90,36 +90,47 @@ class Filler:
 
     def remove_leftovers(self) -> bool:
         """Take away what dead runs filled and nobody wants; True when nothing of it is left."""
-        removed = [stored for stored in self._left.values() if self._remove(stored)]
-        for stored in removed:
-            fields = {"image_id": stored.id, "name": stored.name}
-            self._tools.events.warning("image.leftover_removed", **fields)
-        return len(removed) == len(self._left)
+        store, events = self._store, self._tools.events
+        gone = [remove_leftover(store, events, each) for each in self._left.values()]
+        return all(gone)
 
     # --- what a dead run has filled ---
 
     def _adopted(self, spec: Spec, old: StoredImage | None) -> Filled | None:
         """The image that a dead run filled, if it can be proven to be the wanted one.
 
-        Glance may have been given it by anybody with our login, so all of it is read once more.
+        Raises StoreError ``busy`` when another run was first to publish it.
         """
         left = self._left.get((spec.identity, spec.name))
         if left is None or not spec.expected.digests:
             return None
         try:
-            with self._store.download(left) as stream:
-                intake = self._receiver.review(spec, stream)
-            stored = self._confirmed(left, intake.measured)
-            if stored.disk_format != intake.measured.disk_format:
-                return None
-            backup_path = self._gate(intake, old) if old else None
+            intake, stored = self._reviewed(spec, left)
+        except InterruptedRunError:
+            raise
         except ImageError as error:
             fields = {"image_id": left.id, "name": spec.name, "reason": error.message}
             self._tools.events.warning("image.leftover_unusable", **fields)
             return None
+        if not is_incoming(stored):
+            raise StoreError(f"another run has published {left.id}", kind=ErrorKind.BUSY)
+        filled = Filled(stored, intake, self._gate(intake, old))
         del self._left[spec.identity, spec.name]
         self._tools.events.info("image.adopted", image_id=left.id, name=spec.name)
-        return Filled(stored, intake, backup_path)
+        return filled
+
+    def _reviewed(self, spec: Spec, left: StoredImage) -> tuple[Intake, StoredImage]:
+        """Read an image back from Glance, and verify it as if it came from a source.
+
+        Anybody with our login may have filled it, and Glance keeps two digests at most, so its own
+        word is not enough.
+        """
+        with self._store.download(left) as stream:
+            intake = self._receiver.review(spec, stream)
+        stored = self._confirmed(left, intake.measured)
+        intake.announced_format = stored.disk_format
+        intake.require_announced_format()
+        return intake, stored
 
     # --- a new image with verified data ---
 

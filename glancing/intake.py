@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from glancing.errors import DownloadError, ErrorKind, UnsafeImageError, VerificationError
+from glancing.errors import (
+    DownloadError,
+    ErrorKind,
+    InterruptedRunError,
+    UnsafeImageError,
+    VerificationError,
+)
 from glancing.model import (
     Clock,
     Events,
@@ -81,6 +87,7 @@ class Intake:
     """One image on its way in: its stream, the pass over it, and what is known of it.
 
     ``settled`` is set by whoever has used it well; else a kept file goes with the failed attempt.
+    ``kept_path`` is known once the intake was left again: before, a crash would keep the file too.
     ``first`` is what the pass into the work directory measured, where there was one: only that one
     saw the published bytes.
     """
@@ -172,10 +179,11 @@ class Receiver:
             max_size_bytes=self.options.max_size_bytes,
         )
         pipeline = Pipeline(stream, checks)
-        intake = Intake(spec, spec.sources[0], stream, pipeline, iter(pipeline), Validators())
-        for _ in intake.pieces:
-            pass
-        return intake
+        pieces = self._watched(pipeline, spec)
+        for _ in pieces:
+            if self.tools.stop.is_set():
+                raise InterruptedRunError(f"reading image {spec.name!r} back was broken off")
+        return Intake(spec, spec.sources[0], stream, pipeline, pieces, Validators())
 
     @contextmanager
     def receive(self, spec: Spec, source: Location, *, spool: bool) -> Iterator[Intake]:
@@ -195,8 +203,6 @@ class Receiver:
         path = workspace.spool(spec.name, direct.pieces, direct.pipeline.image_size_bytes)
         first = direct.measured
         self.tools.events.info("image.spooled", name=spec.name, size_bytes=first.image_size_bytes)
-        wanted = self.options.keep_temps
-        path = workspace.keep(path) if wanted else path
         spooled = None
         try:
             with self.tools.sources.open(LocalPath(path)) as stream:
@@ -204,10 +210,12 @@ class Receiver:
                 pipeline.start()
                 pieces = self._watched(pipeline, spec)
                 again = replace(direct, stream=stream, pipeline=pipeline, pieces=pieces)
-                spooled = replace(again, first=first, kept_path=path if wanted else None)
+                spooled = replace(again, first=first)
                 yield spooled
         finally:
-            if not (wanted and spooled and spooled.settled):
+            if self.options.keep_temps and spooled and spooled.settled:
+                spooled.kept_path = workspace.keep(path)
+            else:
                 workspace.discard(path)
 
     def _checks(self, spec: Spec) -> Checks:

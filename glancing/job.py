@@ -118,10 +118,11 @@ class Job:
         if store is not None:
             publisher = Publisher(store, found.inventory, receiver, self.run_id, found.filled)
         carrier = Carrier(self.mode, receiver, publisher, failures, found.busy)
-        done = self._act(carrier, [d for d in decisions if self._is_asked_for(d.spec)])
-        if publisher and publisher.remove_leftovers() and found.cleared:
+        done, interrupted = self._act(carrier, [d for d in decisions if self._is_asked_for(d.spec)])
+        # An interrupted run may still be at what it would remove; the next one finds it again.
+        if publisher and not interrupted and publisher.remove_leftovers() and found.cleared:
             self.tools.workspace.forget_dead_runs()
-        return done
+        return done, interrupted
 
     def _survey(self, store: ImageStore | None, specs: Sequence[Spec]) -> Survey:
         if store is None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import Enum
 
-from glancing.model import State, StoredImage
+from glancing.errors import GlancingError
+from glancing.model import Events, ImageStore, State, StoredImage
 
 IsAlive = Callable[[str], bool | None]
 """Whether the run of this id is alive; None when nobody knows."""
@@ -58,6 +59,22 @@ def quiet_in_s(stored: StoredImage, glance_now: datetime) -> float:
     """Seconds until a young image is old enough to be judged."""
     changed_at = stored.updated_at or stored.created_at or glance_now
     return max(0.0, (changed_at + QUIET_AFTER - glance_now).total_seconds())
+
+
+def remove_leftover(store: ImageStore, events: Events, leftover: StoredImage) -> bool:
+    """Delete what a dead run left; True when nothing of it is left over any more.
+
+    Another run may have published it since it was listed, so it is looked at once more.
+    """
+    try:
+        now = store.get(leftover.id)
+        if now is not None and is_incoming(now):
+            store.delete(now.id)
+            events.warning("image.leftover_removed", image_id=now.id, name=now.name)
+    except GlancingError as error:
+        events.warning("image.incoming_left", image_id=leftover.id, reason=error.message)
+        return False
+    return True
 
 
 def _time(text: str | None) -> datetime | None:

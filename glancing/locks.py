@@ -53,16 +53,35 @@ class RunLocks:
         if not _RUN.fullmatch(run_id):
             return None
         with _opened(self._path(run_id)) as descriptor:
-            return None if descriptor is None else not _can_be_locked(descriptor)
+            # Shared, so that two who look at once do not take each other for the holder.
+            return None if descriptor is None else not _is_free(descriptor, fcntl.LOCK_SH)
 
     def dead_runs(self) -> list[str]:
         """The runs that left a lock here and are dead."""
         return [run_id for run_id in self._runs() if self.is_alive(run_id) is False]
 
+    def clear_up(self, run_id: str) -> None:
+        """Remove the spooled files of a dead run; those that were kept have other names."""
+        with self._held(run_id) as held:
+            for path in self._directory.glob(f"{PREFIX}{run_id}-*") if held else ():
+                _remove_own(path)
+
     def forget(self, run_id: str) -> None:
         """Remove the lock file of a dead run: nobody needs to know of it any more."""
-        with suppress(OSError):
-            self._path(run_id).unlink()
+        with self._held(run_id) as held:
+            if held:
+                _remove_own(self._path(run_id))
+
+    @contextmanager
+    def _held(self, run_id: str) -> Iterator[bool]:
+        """Hold a dead run's lock, so that a run that is only beginning is never taken for it."""
+        path = self._path(run_id)
+        with _opened(path) as descriptor:
+            yield bool(
+                descriptor is not None
+                and _is_free(descriptor, fcntl.LOCK_EX)
+                and _is_same(path, descriptor)
+            )
 
     def _runs(self) -> Iterator[str]:
         for path in self._directory.glob(f"{PREFIX}*{_SUFFIX}"):
@@ -83,16 +102,15 @@ def _opened(path: Path) -> Iterator[int | None]:
         yield None
         return
     try:
-        found = os.fstat(descriptor)
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-        yield descriptor if ours else None
+        yield descriptor if _is_own_file(os.fstat(descriptor)) else None
     finally:
         os.close(descriptor)
 
 
-def _can_be_locked(descriptor: int) -> bool:
+def _is_free(descriptor: int, kind: int) -> bool:
+    """Take a lock if nobody is in the way; it goes when the file is closed."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -103,3 +121,17 @@ def _is_same(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def _is_own_file(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _remove_own(path: Path) -> None:
+    """Remove a regular file of our own user; anything else under that name is not ours to remove.
+
+    One that cannot be removed waits for a later run.
+    """
+    with suppress(OSError):
+        if _is_own_file(path.stat(follow_symlinks=False)):
+            path.unlink()

@@ -86,9 +86,13 @@ class Publisher:
             filled = self._filler.fill(spec, old)
         except FoundEqualError as found:
             return self._leave(found.intake, found.stored)
-        self._publish(spec, old, filled)
-        if old is not None:
-            self.retire(old)
+        try:
+            self._publish(spec, old, filled)
+            if old is not None:
+                self.retire(old)
+        except BaseException:
+            self._drop_kept(filled.intake)
+            raise
         return Published(
             measured=filled.intake.measured,
             integrity=filled.intake.integrity,
@@ -176,6 +180,11 @@ class Publisher:
         return marks.measured_properties(
             intake.measured, intake.validators, intake.integrity.value, self._run_id
         )
+
+    def _drop_kept(self, intake: Intake) -> None:
+        """Remove a file that was to be kept: the row of an image that failed names none."""
+        if intake.kept_path is not None:
+            self._tools.workspace.discard(intake.kept_path)
 
 
 def _is_backup(earlier: StoredImage, of: StoredImage) -> bool:

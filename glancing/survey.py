@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from glancing.errors import GlancingError, InterruptedRunError
+from glancing.errors import InterruptedRunError
 from glancing.intake import Tools
-from glancing.leftovers import Life, Target, is_incoming, life_of, quiet_in_s
+from glancing.leftovers import Life, Target, is_incoming, life_of, quiet_in_s, remove_leftover
 from glancing.model import ImageStore, StoredImage
 
 _LOOKS = 3
@@ -51,7 +51,7 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
         filled = {target_of(each): each for each in dead if each.status == "active"}
         filled = {target: each for target, each in filled.items() if target in wanted}
         unusable = [each for each in dead if each not in filled.values()]
-        removed = _remove(store, tools, unusable)
+        removed = {each.id for each in unusable if remove_leftover(store, tools.events, each)}
         young = _incoming(store, tools, inventory, Life.YOUNG)
         awaited = [stored for stored in young if target_of(stored) in wanted]
         if not awaited:
@@ -77,20 +77,6 @@ def _incoming(
     now, is_alive = store.now(), tools.workspace.is_alive
     incoming = (stored for stored in inventory if is_incoming(stored))
     return [stored for stored in incoming if life_of(stored, now, is_alive) is life]
-
-
-def _remove(store: ImageStore, tools: Tools, dead: Iterable[StoredImage]) -> set[str]:
-    removed = set()
-    for stored in dead:
-        try:
-            store.delete(stored.id)
-        except GlancingError as error:
-            fields = {"image_id": stored.id, "reason": error.message}
-            tools.events.warning("image.incoming_left", **fields)
-            continue
-        removed.add(stored.id)
-        tools.events.warning("image.leftover_removed", image_id=stored.id, name=stored.name)
-    return removed
 
 
 def target_of(stored: StoredImage) -> Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from glancing.model import (
     Options,
     Outcome,
     RetryPolicy,
+    SourceStream,
     StoredImage,
     UploadBody,
     Url,
@@ -282,6 +283,155 @@ def test_one_run_after_any_crash_converges(
     current = next(image for image in world.store.images() if image.name == "debian")
     assert world.store.members(current.id) == (() if first else ("friend",))
     assert outcomes(run(world, options)) == [Outcome.UNCHANGED]
+
+
+# --- what a dead run has filled -------------------------------------------------------------------
+
+
+def proven(world: World, data: bytes = NEW, *sums: Digest) -> RunResult:
+    """A run that is told a digest of the wanted bytes which Glance does not keep."""
+    expected = sums or (Digest("sha256", hashlib.sha256(data).hexdigest()),)
+    job = replace(world.job(Options(jobs=1, backup=True)), command="import")
+    return job.import_one(ImportRequest(IMAGE.full, sums=expected))
+
+
+def leave_filled(world: World) -> StoredImage:
+    """Let a run die between its upload and its publishing, as a replacement of OLD."""
+    world.sync()
+    world.publish(NEW)
+    with suppress(Crash):
+        world.store.crash_before = len(world.store.calls) + 5
+        proven(world)
+    world.store.revive()
+    assert [call.method for call in world.store.calls[-2:]] == ["get", "update"]
+    world.clock.advance(3600)
+    return next(image for image in world.store.images() if image.state == "incoming")
+
+
+def calls_of(world: World, method: str) -> list[str]:
+    return [call.subject for call in world.store.calls if call.method == method]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_a_dead_run_filled_is_published_without_another_upload(world: World) -> None:
+    """Section F: read back, as Glance keeps no digest of the algorithm that was published."""
+    left = leave_filled(world)
+    uploads, opened = len(calls_of(world, "upload")), len(world.sources.opened)
+    result = proven(world)
+    assert outcomes(result) == [Outcome.REPLACED] and result.images[0].image_id == left.id
+    assert world.images() == {"debian": NEW, "debian_old": OLD}
+    assert len(calls_of(world, "upload")) == uploads and len(world.sources.opened) == opened
+    assert result.images[0].matched and Path(str(result.images[0].backup_path)).read_bytes() == OLD
+    assert "image.adopted" in world.events.names
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("position", range(9))
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_run_after_a_crash_of_the_adopting_run_converges(
+    world: World, side: str, position: int
+) -> None:
+    """Promises P2 and P3, and fault 51, where the run that repairs is killed as well."""
+    leave_filled(world)
+    setattr(world.store, f"crash_{side}", len(world.store.calls) + position)
+    with suppress(Crash):
+        proven(world)
+    assert world.usable("debian"), "the name had an image and has none"
+    world.store.revive()
+    world.clock.advance(3600)
+    assert proven(world).exit_code == ExitCode.OK
+    assert world.images() == {"debian": NEW, "debian_old": OLD} and world.usable("debian")
+    assert outcomes(proven(world)) == [Outcome.UNCHANGED]
+
+
+def truncated(left: StoredImage) -> tuple[StoredImage, bytes]:
+    return left, NEW[:-1]
+
+
+def of_another_format(left: StoredImage) -> tuple[StoredImage, bytes]:
+    return replace(left, disk_format="qcow2"), NEW
+
+
+def not_what_glance_says(left: StoredImage) -> tuple[StoredImage, bytes]:
+    return replace(left, checksum="0" * 32), NEW
+
+
+@pytest.mark.parametrize("spoil", [truncated, of_another_format, not_what_glance_says])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_cannot_be_proven_is_uploaded_anew(
+    world: World, spoil: Callable[[StoredImage], tuple[StoredImage, bytes]]
+) -> None:
+    """Promise P1: nothing is published for having been there already."""
+    left = leave_filled(world)
+    world.store.add(*spoil(left))
+    result = proven(world)
+    assert outcomes(result) == [Outcome.REPLACED] and result.images[0].image_id != left.id
+    assert world.images() == {"debian": NEW, "debian_old": OLD}
+    assert "image.leftover_unusable" in world.events.names and "image.adopted" not in (
+        world.events.names
+    )
+    assert calls_of(world, "delete") == [left.id]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_another_digest_is_expected_of_is_not_published(world: World) -> None:
+    """Promise P1: the list has moved on to another image meanwhile."""
+    left = leave_filled(world)
+    newer = b"newer bytes" * 1000
+    world.publish(newer)
+    assert outcomes(proven(world, newer)) == [Outcome.REPLACED]
+    assert world.images() == {"debian": newer, "debian_old": OLD}
+    assert calls_of(world, "delete") == [left.id]
+
+
+class Overtaken(FakeStore):
+    """Another run publishes what a dead one filled, between two looks of ours."""
+
+    def __init__(self, world: World, method: str) -> None:
+        super().__init__(world.clock)
+        self._world = world
+        self._method = method
+        self.armed = False
+
+    def inventory(self) -> tuple[StoredImage, ...]:
+        found = super().inventory()
+        self._overtake("inventory")
+        return found
+
+    def download(self, image: StoredImage) -> AbstractContextManager[SourceStream]:
+        self._overtake("download")
+        return super().download(image)
+
+    def _overtake(self, method: str) -> None:
+        if self.armed and method == self._method:
+            self.armed = False
+            assert outcomes(proven(self._world)) == [Outcome.REPLACED]
+
+
+@pytest.mark.parametrize("method", ["inventory", "download"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_two_runs_that_repair_publish_it_once(world: World, method: str) -> None:
+    """Fault 52: the other one says busy, and takes away nothing."""
+    world.store = store = Overtaken(world, method)
+    left = leave_filled(world)
+    store.armed = True
+    result = proven(world)
+    assert outcomes(result) == [Outcome.BUSY] and result.exit_code == ExitCode.BUSY
+    assert world.images() == {"debian": NEW, "debian_old": OLD}
+    assert store.get(left.id) and not calls_of(world, "delete")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_leftover_that_another_run_has_published_is_not_removed(world: World) -> None:
+    """Promise P2: this run has another image to bring, and saw the leftover before."""
+    world.store = store = Overtaken(world, "inventory")
+    left = leave_filled(world)
+    world.sources.put(Url("https://example.org/b.img"), b"b" * 3000)
+    world.sources.put(LIST, b"https://example.org/b.img")
+    store.armed = True
+    assert outcomes(world.sync()) == [Outcome.UPLOADED]
+    assert world.images() == {"debian": NEW, "debian_old": OLD, "b": b"b" * 3000}
+    assert store.get(left.id) and not calls_of(world, "delete")
 
 
 # --- other runs -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -81,6 +82,49 @@ def test_a_living_run_is_left_alone(tmp_path: Path) -> None:
         with Directories(work_dir=tmp_path).held_by(new_run()):
             assert files_of(tmp_path) > before
         assert files_of(tmp_path) == before
+
+
+def test_only_looking_is_not_taken_for_holding(tmp_path: Path) -> None:
+    """Fault 52: two runs that look at a dead one at the same time both see that it is dead."""
+    run_id = new_run()
+    with (tmp_path / f"glancing-{run_id}.lock").open("w") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        assert RunLocks(tmp_path).is_alive(run_id) is False
+
+
+def test_what_has_come_alive_meanwhile_is_not_cleared_up(tmp_path: Path) -> None:
+    """A run that is just beginning has its lock file for an instant before it holds it."""
+    run_id, locks = new_run(), RunLocks(tmp_path)
+    with another_run(tmp_path, run_id):
+        before = files_of(tmp_path)
+        locks.clear_up(run_id)
+        locks.forget(run_id)
+        assert files_of(tmp_path) == before
+
+
+def test_a_run_that_died_later_is_left_to_the_next_one(tmp_path: Path) -> None:
+    """What it has left in Glance may be younger than our look at it."""
+    run_id, directories = new_run(), Directories(work_dir=tmp_path)
+    with directories.held_by(new_run()):
+        with another_run(tmp_path, run_id) as process:
+            process.kill()
+            process.wait()
+        directories.forget_dead_runs()
+    assert RunLocks(tmp_path).is_alive(run_id) is False
+    with directories.held_by(new_run()):
+        directories.forget_dead_runs()
+    assert RunLocks(tmp_path).is_alive(run_id) is None
+
+
+def test_what_is_not_our_own_spool_is_not_removed(tmp_path: Path) -> None:
+    run_id = new_run()
+    (tmp_path / f"glancing-{run_id}.lock").touch()
+    (tmp_path / "precious").touch()
+    (tmp_path / f"glancing-{run_id}-link").symlink_to(tmp_path / "precious")
+    (tmp_path / f"glancing-{run_id}-folder").mkdir()
+    before = files_of(tmp_path)
+    RunLocks(tmp_path).clear_up(run_id)
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("what", ["a link", "a folder", "no run", "a way out"])
