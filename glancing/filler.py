@@ -237,12 +237,18 @@ class Filler:
         return self._store.now() + limit
 
     def _send(self, record: StoredImage, body: Body) -> None:
+        """Send the data; an answer that was lost on the way does not cost another upload."""
         try:
             self._store.upload(record.id, body)
-        except GlancingError:
+        except GlancingError as error:
             if body.error is not None:  # the request broke off because the body did
                 raise body.error from None
-            raise
+            if not (error.transient and self._is_active(record)):
+                raise
+
+    def _is_active(self, record: StoredImage) -> bool:
+        now = self._store.get(record.id)
+        return now is not None and now.status == "active"
 
     def _confirmed(self, record: StoredImage, measured: Measured) -> StoredImage:
         """The filled image, once Glance's own size and digests are those that we computed."""

@@ -63,6 +63,7 @@ from glancing.source_auth import (
 )
 from glancing.sums import write_sums_of
 
+_INSISTING_S = 0.2
 _SIGNALS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
 
@@ -334,6 +335,26 @@ def _catch_signals(stop: threading.Event) -> None:
 
     for number in _SIGNALS:
         signal.signal(number, end)
+    _insist(stop)
+
+
+def _insist(stop: threading.Event) -> None:
+    """Repeat a signal until the main thread has taken notice of it.
+
+    Python runs handlers in the main thread. When that begins to wait in the very moment in which
+    the signal comes, or when another thread gets it, nothing ends the wait.
+    """
+    main = threading.get_ident()
+    noted, told = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def repeat() -> None:
+        while number := os.read(noted, 1):
+            while not stop.wait(_INSISTING_S):
+                signal.pthread_kill(main, number[0])
+
+    threading.Thread(target=repeat, name="glancing-signals", daemon=True).start()
 
 
 def print_result(document: Mapping[str, Any], stream: TextIO) -> None:

@@ -28,8 +28,12 @@ def strip_environment() -> None:
 strip_environment()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, all that need the sandbox stay together and share one."""
+    """Where tests run side by side, all that need the sandbox stay together and share one.
+
+    First, because xdist looks for the mark in the same hook.
+    """
     for item in items:
         if isinstance(item, pytest.Function) and "sandbox" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("cloud"))
@@ -47,7 +51,9 @@ class Proofs:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
-            self._passed.add(report.nodeid.removeprefix("tests/").partition("[")[0])
+            self._passed.add(
+                report.nodeid.removeprefix("tests/").partition("[")[0].partition("@")[0]
+            )
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         option, source = session.config.option, session.config.args_source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import signal
@@ -61,6 +62,23 @@ def test_a_signal_ends_the_run_in_good_order(
     assert {row["error"]["kind"] for row in run.rows[1:]} == {"interrupted"}
     assert shelf.names() == ["done"] and shelf.data("done") == IMAGE
     assert [request.path for request in server.requests] == list(paths[:2])
+
+
+def test_a_signal_that_another_thread_gets_ends_the_run_as_well(
+    glancing: Program, shelf: Shelf
+) -> None:
+    """Fault 50: as does one that comes just before the main thread begins to wait."""
+    with (
+        BadServer([head(200, content_length=100), threading.Event()]) as server,
+        glancing.start("import", server.url("/disk.raw")) as running,
+    ):
+        wait_until(lambda: bool(server.requests), "the image is asked for")
+        process = running.process.pid
+        threads = {int(task.name) for task in Path(f"/proc/{process}/task").iterdir()}
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.tgkill(process, max(threads - {process}), signal.SIGTERM) == 0
+        run = running.finish()
+    assert run.exit_code == 143 and shelf.all() == []
 
 
 def is_saving(shelf: Shelf) -> bool:

@@ -90,7 +90,7 @@ CASES: Mapping[str, Case] = {
         f"put-{status}-late": once("upload", Answer(status, when=When.LATE), puts=2)
         for status in (401, 409, 503)
     },
-    "put-503-done": once("upload", Answer(503, when=When.DONE), puts=2),
+    "put-503-done": once("upload", Answer(503, when=When.DONE)),
     "put-401-ever": always("upload", Answer(401), "login-refused", puts=3),
     "put-409-ever": always("upload", Answer(409), "store", puts=3),
     "put-503-ever": always("upload", Answer(503, when=When.LATE), "store", puts=3),
@@ -103,7 +103,7 @@ CASES: Mapping[str, Case] = {
     "put-cut-first": once("upload", Cut(), puts=2),
     "put-cut-last": once("upload", Cut(len(NEW) - 1), puts=2),
     "put-cut-ever": always("upload", Cut(5000), "cloud-unreachable", puts=3),
-    "put-lost": once("upload", Lose(), puts=2),
+    "put-lost": once("upload", Lose()),
     "put-flipped": once("upload", Flip(5000), puts=2),
     "put-flipped-ever": always("upload", Flip(5000), "stored-wrong", puts=3),
     "create-503": once("create", Answer(503)),

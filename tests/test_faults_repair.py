@@ -1,14 +1,18 @@
 """Section F: what a dead run can leave in Glance, built there first, and what the next run does.
 
-That a run is dead is told by a lock in the work directory that nobody holds (fault 52).
+That a run is dead is told by a lock in the work directory that nobody holds, or by the age of what
+it left (fault 52).
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
+import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import sha512
 from pathlib import Path
@@ -17,14 +21,18 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import images
+from tests.faults.killer import PATIENCE_S, Trigger
 from tests.marketplace import Marketplace
 from tests.program import Program, Run, wait_until
+from tests.servers import Answer, Call, FaultProxy, on
 from tests.shelf import Image, Shelf
 
 NAME = "debian"
 OLD = images.raw(12 * 1024)
 NEW = OLD[:-1] + b"\x02"
 OTHER = OLD[:-1] + b"\x03"
+OLDER = f"{NAME}_old_20260101T000000Z"
+PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -41,11 +49,32 @@ class Scene:
     def __post_init__(self) -> None:
         self.mpid = self.market.publish(NAME, NEW, "2")
         (self.folder / "vmlist").write_text(f"{self.mpid}\n")
-        (self.folder / f"glancing-{self.run_id}.lock").touch()
+        self.lock.touch()
 
-    def run(self) -> Run:
-        program = Program(self.folder, self.shelf.sandbox.member.environ())
-        return program.run("sync", "-l", "vmlist", "-u", self.market.base, "--work-dir", ".")
+    @property
+    def program(self) -> Program:
+        return Program(self.folder, self.shelf.sandbox.member.environ())
+
+    @property
+    def lock(self) -> Path:
+        """What the dead run left in the work directory."""
+        return self.folder / f"glancing-{self.run_id}.lock"
+
+    def words(self, *others: str) -> tuple[str, ...]:
+        return ("sync", "-l", "vmlist", "-u", self.market.base, "--work-dir", ".", *others)
+
+    def run(self, *others: str) -> Run:
+        return self.program.run(*self.words(*others))
+
+    def set(self, status: str, *, age_s: float = 0, deadline: str = FUTURE) -> Image:
+        """An incoming image in a state that the member's own requests do not lead to."""
+        fields = {**self.incoming(), "glancing_deadline": deadline}
+        if status == "active":
+            made = self.shelf.put(f"{NAME}.incoming", NEW, **fields)
+        else:
+            made = self.shelf.record(f"{NAME}.incoming", **fields)
+        self.shelf.sandbox.set_image(made["id"], status=status, age_s=age_s)
+        return made
 
     def marks(self, state: str, **others: object) -> dict[str, object]:
         return {
@@ -62,7 +91,7 @@ class Scene:
 
     def incoming(self) -> dict[str, object]:
         """The record of an image that a run began."""
-        deadline = {"glancing_deadline": "2099-01-01T00:00:00+00:00"}
+        deadline = {"glancing_deadline": FUTURE}
         hidden = {"visibility": "private", "os_hidden": True}
         return self.marks("incoming", **deadline, **hidden)
 
@@ -78,6 +107,23 @@ def staged(scene: Scene) -> None:
     made = scene.shelf.record(f"{NAME}.incoming", **scene.incoming())
     scene.shelf.call("PUT", f"/{made['id']}/stage", data=NEW[:-100], headers=OCTETS)
     assert scene.shelf.get(made["id"])["status"] == "uploading"
+
+
+def import_failed(scene: Scene) -> None:
+    """Glance finds that what was staged is not of the format that its record says."""
+    made = scene.shelf.record(f"{NAME}.incoming", **scene.incoming(), disk_format="qcow2")
+    path = f"/{made['id']}"
+    scene.shelf.call("PUT", f"{path}/stage", data=NEW, headers=OCTETS)
+    scene.shelf.call("POST", f"{path}/import", json={"method": {"name": "glance-direct"}})
+    wait_until(lambda: bool(scene.shelf.get(made["id"]).get("os_glance_failed_import")), "it fails")
+
+
+def importing(scene: Scene) -> None:
+    """Glance died in the middle of an import."""
+    made = scene.shelf.record(f"{NAME}.incoming", **scene.incoming())
+    scene.shelf.call("PUT", f"/{made['id']}/stage", data=NEW, headers=OCTETS)
+    scene.shelf.sandbox.set_image(made["id"], status="importing")
+    assert scene.shelf.get(made["id"])["status"] == "importing"
 
 
 def saving(scene: Scene) -> None:
@@ -112,6 +158,19 @@ def replaced_halfway(scene: Scene) -> None:
     """Between the two last steps two images are current."""
     scene.current(OLD)
     scene.current(NEW, "2")
+
+
+def bad_twin(scene: Scene) -> None:
+    """The later one does not hold the bytes that it was made of: the newest good one counts."""
+    scene.current(NEW, "2")
+    made_of = f"sha512:{sha512(NEW).hexdigest()}"
+    scene.shelf.put(NAME, OTHER, **scene.marks("current", glancing_image=made_of))
+
+
+def several_backups(scene: Scene) -> None:
+    scene.current(NEW, "2")
+    for name, data in ((f"{NAME}_old", OLD), (OLDER, OTHER)):
+        scene.shelf.put(name, data, os_hidden=True, **scene.marks("backup", version="1"))
 
 
 def with_old(build: Callable[[Scene], None]) -> Callable[[Scene], None]:
@@ -152,12 +211,18 @@ ROWS: Mapping[str, Row] = {
     "queued, replacing": Row(with_old(queued), "replaced", REMOVED, BOTH),
     "saving, Glance died": Row(with_old(saving), "replaced", REMOVED, BOTH),
     "staged in part": Row(with_old(staged), "replaced", REMOVED, BOTH),
+    "import failed": Row(with_old(import_failed), "replaced", REMOVED, BOTH),
+    "import broken off": Row(with_old(importing), "replaced", REMOVED, BOTH),
     "active, right": Row(filled(NEW), "uploaded", ADOPTED, ALONE),
     "active, right, replacing": Row(with_old(filled(NEW)), "replaced", ADOPTED, BOTH),
     "active, wrong": Row(with_old(filled(OTHER)), "replaced", REMOVED, BOTH),
     "active, and not needed": Row(right_already(filled(NEW)), "unchanged", REMOVED, ALONE),
     "queued, and not needed": Row(right_already(queued), "unchanged", REMOVED, ALONE),
     "two current": Row(replaced_halfway, "unchanged", None, BOTH),
+    "two current, the later one bad": Row(
+        bad_twin, "unchanged", None, {NAME: NEW, f"{NAME}_old": OTHER}
+    ),
+    "several backups": Row(several_backups, "unchanged", None, {**BOTH, OLDER: OTHER}),
     "only a backup": Row(only_a_backup, "uploaded", None, BOTH),
 }
 
@@ -191,21 +256,167 @@ def test_what_a_dead_run_left_is_repaired(name: str, scene: Scene) -> None:
     assert again.outcomes == {NAME: "unchanged"}
 
 
-@pytest.mark.parametrize("status", ["queued", "active"])
+def check_repaired(scene: Scene) -> None:
+    """The new image, the backup where there was an old one, and nothing else."""
+    found = {image["name"]: image["os_hash_value"] for image in scene.shelf.all()}
+    wanted = {NAME: NEW, **({f"{NAME}_old": OLD} if f"{NAME}_old" in found else {})}
+    assert found == {name: sha512(data).hexdigest() for name, data in wanted.items()}
+
+
+@pytest.mark.parametrize("status", ["queued", "uploading", "saving", "importing", "active"])
 def test_what_a_living_run_is_at_is_left_alone(status: str, scene: Scene) -> None:
     """Fault 52: its lock is held, so it is busy, however old its record is."""
     scene.current()
-    if status == "active":
-        held = scene.shelf.put(f"{NAME}.incoming", NEW, **scene.incoming())
-    else:
-        held = scene.shelf.record(f"{NAME}.incoming", **scene.incoming())
-    path = scene.folder / f"glancing-{scene.run_id}.lock"
-    with path.open() as lock:
+    held = scene.set(status, age_s=10**6, deadline=PAST)
+    before = scene.shelf.all()
+    with scene.lock.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run = scene.run()
     assert (run.exit_code, run.outcomes) == (4, {NAME: "busy"})
-    assert scene.shelf.get(held["id"])["status"] == status and path.exists()
+    assert scene.shelf.all() == before and scene.lock.exists()
     scene.shelf.delete(held)
+
+
+# --- without a lock -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """What is there, since when, and what a run makes of it that knows nothing else."""
+
+    status: str
+    age_s: float
+    outcome: str = "uploaded"
+    event: str | None = REMOVED
+    deadline: str = FUTURE
+    awaited: bool = False
+
+
+AGES: Mapping[str, Age] = {
+    "queued, old": Age("queued", 70),
+    "queued, young": Age("queued", 55, awaited=True),
+    "staged, old": Age("uploading", 70),
+    "importing, old": Age("importing", 70),
+    "importing, young": Age("importing", 55, awaited=True),
+    "active, old": Age("active", 70, event=ADOPTED),
+    "active, young": Age("active", 55, event=ADOPTED, awaited=True),
+    "saving, past its deadline": Age("saving", 0, deadline=PAST),
+    "saving, before its deadline": Age("saving", 10**6, "busy", None),
+}
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_without_a_lock_its_age_tells(name: str, scene: Scene) -> None:
+    """Fault 52: in another work directory there is no lock, and Glance's own clock decides."""
+    scene.lock.unlink()
+    age = AGES[name]
+    made = scene.set(age.status, age_s=age.age_s, deadline=age.deadline)
+    run = scene.run()
+    assert (run.exit_code, run.outcomes) == (4 if age.outcome == "busy" else 0, {NAME: age.outcome})
+    assert bool(run.named("image.awaited")) == age.awaited
+    told = [event for event in (REMOVED, ADOPTED) if run.named(event)]
+    assert told == ([age.event] if age.event else [])
+    if age.outcome == "busy":
+        assert scene.shelf.get(made["id"])["status"] == age.status
+        scene.shelf.delete(made)
+    else:
+        check_repaired(scene)
+
+
+def a_link(place: Path) -> None:
+    (place.parent / "free").touch()
+    place.symlink_to(place.parent / "free")
+
+
+def a_folder(place: Path) -> None:
+    place.mkdir()
+
+
+def of_another_user(place: Path) -> None:
+    place.touch()
+    try:
+        os.chown(place, 12345, -1)
+    except PermissionError:
+        pytest.skip("only root can give files away")
+
+
+@pytest.mark.parametrize("build", [a_link, a_folder, of_another_user])
+def test_a_lock_that_is_not_our_own_file_is_not_believed(
+    build: Callable[[Path], None], scene: Scene
+) -> None:
+    """Fault 52: in a shared folder anybody could call a living run dead."""
+    scene.lock.unlink()
+    build(scene.lock)
+    made = scene.set("saving", age_s=10**6)
+    run = scene.run()
+    assert (run.exit_code, run.outcomes) == (4, {NAME: "busy"})
+    assert scene.shelf.get(made["id"])["status"] == "saving"
+    assert scene.lock.exists()
+    scene.shelf.delete(made)
+
+
+# --- killed for real ------------------------------------------------------------------------------
+
+
+def end_in(scene: Scene, number: signal.Signals, phase: str, *others: str) -> int:
+    """Run the program, and send it a signal before a request of this phase."""
+    trigger = Trigger(number, Future())
+    with FaultProxy(scene.shelf.sandbox.image_url, on(phase, Call(trigger))) as proxy:
+        variables = {"OS_IMAGE_ENDPOINT_OVERRIDE": proxy.origin}
+        with scene.program.start(*scene.words(*others), variables=variables) as running:
+            trigger.process.set_result(running.process)
+            exit_code = running.process.wait(PATIENCE_S)
+    assert trigger.pulled
+    return exit_code
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["its work directory", "another one"])
+@pytest.mark.parametrize("phase", ["upload", "publish"])
+def test_a_run_right_after_a_kill_repairs(phase: str, scene: Scene, *, shared: bool) -> None:
+    """Fault 52: at once where the lock is, and elsewhere once what it left is old enough."""
+    scene.current()
+    assert end_in(scene, signal.SIGKILL, phase) == -signal.SIGKILL
+    (left,) = scene.shelf.incoming()
+    if not shared:
+        scene.shelf.sandbox.set_image(left["id"], age_s=70)
+        (scene.folder / "elsewhere").mkdir()
+    run = scene.run("--work-dir", "." if shared else "elsewhere")
+    assert (run.exit_code, run.outcomes) == (0, {NAME: "replaced"})
+    assert not run.named("image.awaited")
+    assert bool(run.named(ADOPTED)) == (phase == "publish")
+    check_repaired(scene)
+    assert scene.run().outcomes == {NAME: "unchanged"}
+
+
+def test_a_run_that_is_told_to_end_leaves_to_the_next_what_it_would_adopt(scene: Scene) -> None:
+    """Fault 50: exit 143, and the data need not be sent again."""
+    filled(NEW)(scene)
+    assert end_in(scene, signal.SIGTERM, "download") == 143
+    (left,) = scene.shelf.incoming()
+    run = scene.run()
+    assert run.named(ADOPTED) and run.row["image_id"] == left["id"]
+    check_repaired(scene)
+
+
+def test_what_a_killed_run_was_to_keep_goes_with_it(scene: Scene) -> None:
+    """Fault 51: a file is kept once its image is complete in Glance, and else is left over."""
+    end_in(scene, signal.SIGKILL, "upload", "-k")
+    assert list(scene.folder.glob("glancing-*-debian"))
+    run = scene.run()
+    assert run.exit_code == 0
+    assert not list(scene.folder.glob("glancing-*"))
+
+
+def test_an_image_that_is_not_published_keeps_no_file(scene: Scene) -> None:
+    """The row of an image that failed names no file, so none is left."""
+    with FaultProxy(scene.shelf.sandbox.image_url, on("publish", then=Answer(403))) as proxy:
+        variables = {"OS_IMAGE_ENDPOINT_OVERRIDE": proxy.origin}
+        run = scene.program.run(*scene.words("-k"), **variables)
+    assert run.outcomes == {NAME: "failed"} and run.row["kept_path"] is None
+    assert not list(scene.folder.glob("glancing-*"))
+
+
+# --- whose it is ----------------------------------------------------------------------------------
 
 
 def test_images_of_others_are_never_touched(scene: Scene) -> None:

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -71,6 +72,19 @@ class Sandbox:
         if self._glance_service is None:
             self._glance_service = self._glance.start()
 
+    def set_image(self, image_id: str, *, status: str | None = None, age_s: float = 0) -> None:
+        """Give an image a status that a crash leaves, and an age in seconds, behind Glance's back.
+
+        A time counts from now; so the age is how long ago the image was made and last changed.
+        """
+        image = str(uuid.UUID(image_id))
+        moment = f"(now() AT TIME ZONE 'UTC') - interval '{float(age_s)} seconds'"
+        changes = [f"created_at = {moment}", f"updated_at = {moment}"]
+        if status is not None:
+            changes.append(f"status = '{status}'")
+        statement = f"UPDATE images SET {', '.join(changes)} WHERE id = '{image}';\n"
+        self._records.execute("glance", statement)
+
     def application_credential(self, owner: Credentials | None = None) -> ApplicationCredential:
         """Make an application credential, for the member unless another owner is named."""
         return identity.application_credential(owner or self.member)
@@ -79,7 +93,7 @@ class Sandbox:
         """Start everything, each part with what takes it down again."""
         venv = packages.environment()
         self.data_dir = _directory(stack)
-        records = database.start(venv, self.data_dir / "pg")
+        records = self._records = database.start(venv, self.data_dir / "pg")
         stack.callback(records.service.stop)
         identity_port, image_port = uwsgi.free_ports(2)
         keystone = Keystone(venv, self.data_dir / "keystone", identity_port)

@@ -29,10 +29,22 @@ class Database:
     service: Service
     sockets: Path
     password: str
+    bin_directory: Path
 
     def url(self, name: str) -> str:
         """How SQLAlchemy reaches one of the databases."""
         return f"postgresql+psycopg2://postgres:{self.password}@/{name}?host={self.sockets}"
+
+    def execute(self, name: str, statement: str) -> None:
+        """Change one of the databases by hand: it is the only way to some states of a service."""
+        words = ["-h", str(self.sockets), "-U", "postgres", "-d", name, "-v", "ON_ERROR_STOP=1"]
+        environment = service.plain_environment(self.sockets)
+        service.run(
+            [str(self.bin_directory / "psql"), "-q", *words],
+            {**environment, "PGPASSWORD": self.password},
+            self.sockets.parent / "psql.log",
+            text=statement,
+        )
 
 
 def account() -> Account:
@@ -128,7 +140,7 @@ def start(venv: Path, home: Path) -> Database:
     except BaseException:
         running.stop()
         raise
-    return Database(running, home, password)
+    return Database(running, home, password, bin_directory)
 
 
 def is_ready(status: Path) -> bool:

@@ -106,7 +106,11 @@ class Glance:
         service.run([program, config, "db_sync"], self.environment, log)
 
     def start(self) -> Service:
-        """Start it; return once it answers."""
+        """Start it; return once it answers.
+
+        One that was killed before may hold its port for another moment.
+        """
+        uwsgi.wait_until_free(self.port)
         logs = (self.request_log, self.home / "glance.log")
         stats = self.home / "stats"
         words = uwsgi.command(self.venv, "glance.wsgi.api:application", self.port, 4, stats)
