@@ -6,7 +6,9 @@ document that fails costs its own entries and no others, and every loss is a row
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -19,18 +21,28 @@ from glancing.errors import (
     GlancingError,
     ImageListError,
 )
-from glancing.imagelist import MAX_LIST_BYTES, hepix, parse_descriptor, parse_list, parse_need
+from glancing.imagelist import (
+    MAX_LIST_BYTES,
+    MAX_SUMS_BYTES,
+    hepix,
+    parse_descriptor,
+    parse_list,
+    parse_need,
+    with_keys,
+)
 from glancing.model import (
     Clock,
     Digest,
     ErrorReport,
     Events,
-    Expected,
     ImageResult,
+    ListContext,
+    ListFormat,
     LocalPath,
     Location,
     Naming,
     Need,
+    NeedKind,
     Origin,
     Outcome,
     Parsed,
@@ -42,7 +54,6 @@ from glancing.model import (
 )
 
 MARKETPLACE = Url("https://marketplace.stratuslab.eu/marketplace/metadata")
-MAX_SUMS_BYTES = 16 * 1024 * 1024
 _READERS = 8  # documents are small: what counts is the waiting for each
 
 
@@ -69,6 +80,26 @@ class ImportRequest:
     cern_list: Location | None = None
 
 
+class _SumsFiles:
+    """The checksum files of one run; many entries name the same one, which is read once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read: dict[Location, Future[bytes]] = {}
+
+    def read(self, location: Location, sources: Sources) -> bytes:
+        """The file as it was first read, or its error; raises DownloadError."""
+        with self._lock:
+            known = self._read.get(location)
+            found = self._read.setdefault(location, known or Future())
+        if known is None:
+            try:
+                found.set_result(sources.read(location, MAX_SUMS_BYTES))
+            except GlancingError as error:
+                found.set_exception(error)
+        return found.result()
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """Reads the documents of one run.
@@ -81,6 +112,8 @@ class Catalogue:
     clock: Clock
     marketplace: Url = MARKETPLACE
     folder: Path = field(default_factory=Path.cwd)
+    list_format: ListFormat | None = None
+    _sums: _SumsFiles = field(default_factory=_SumsFiles)
 
     # --- lists ---
 
@@ -103,29 +136,35 @@ class Catalogue:
         if failures and not parsed:
             raise ConfigError("none of the lists could be read", kind=ErrorKind.BAD_LIST)
         wanted = self._complete(parsed)
-        return replace(wanted, failures=(*failures, *wanted.failures))
+        specs = self._without_duplicates(wanted.specs)
+        return Wanted(specs, failures=(*failures, *wanted.failures))
 
     def _read_list(self, location: Location, origin: Origin) -> Parsed:
-        local = isinstance(location, LocalPath)
         self.sources.vouch([location, self.marketplace])
-        base = (self.folder / location.path).parent if isinstance(location, LocalPath) else None
-        found = parse_list(
-            self.sources.read(location, MAX_LIST_BYTES),
-            marketplace=self.marketplace,
-            base=base,
-            trusted=local,
-            origin=origin,
+        context = ListContext(
+            self._absolute(location), origin, self.marketplace, format=self.list_format
         )
-        if local:
+        found = parse_list(self.sources.read(location, MAX_LIST_BYTES), context)
+        self._tell_list(location, found)
+        if context.trusted:
             self._vouch_for(found)
+        return _over_http(found) if location.travels_openly else found
+
+    def _absolute(self, location: Location) -> Location:
+        if isinstance(location, LocalPath):
+            return LocalPath(self.folder / location.path)
+        return location
+
+    def _tell_list(self, location: Location, found: Parsed) -> None:
         entries = len(found.specs) + len(found.needs)
         self.events.info("list.read", list=str(location), entries=entries)
-        return found
 
     def _vouch_for(self, found: Parsed) -> None:
         """What a local document names is the operator's own word."""
         self.sources.vouch(need.location for need in found.needs)
-        self.sources.vouch(source for spec in found.specs for source in spec.sources)
+        self.sources.vouch(need.keys.sums_file for need in found.needs if need.keys.sums_file)
+        specs = (*found.specs, *(need.spec for need in found.needs if need.spec))
+        self.sources.vouch(source for spec in specs for source in spec.sources)
 
     def _complete(self, parsed: Iterable[Parsed]) -> Wanted:
         """Fetch what is needed further, tell the problems, and put everything in order."""
@@ -137,12 +176,10 @@ class Catalogue:
             needs += part.needs
             failures += self._tell(part.problems)
         for found in self._fetch(needs):
-            if isinstance(found, ImageResult):
-                failures.append(found)
-            else:
-                specs += found
+            specs += found.specs
+            failures += found.failures
         specs.sort(key=lambda spec: spec.origin)
-        return Wanted(self._without_duplicates(specs), tuple(failures))
+        return Wanted(tuple(specs), tuple(failures))
 
     def _tell(self, problems: Iterable[Problem]) -> list[ImageResult]:
         rows = []
@@ -171,49 +208,61 @@ class Catalogue:
 
     # --- further documents ---
 
-    def _fetch(self, needs: Sequence[Need]) -> list[ImageResult | tuple[Spec, ...]]:
+    def _fetch(self, needs: Sequence[Need]) -> list[Wanted]:
         found = Crew(self._answer, needs, workers=_READERS).results()
         return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
 
-    def _answer(self, need: Need) -> ImageResult | tuple[Spec, ...]:
+    def _answer(self, need: Need) -> Wanted:
+        """What a document leads to, over whatever it needs in turn; a failure is a row."""
         try:
-            return self._follow(need)
+            return self._complete([self._followed(need)])
         except GlancingError as error:
-            return failed_row(need.descriptor, need.origin, error)
+            return Wanted(failures=(failed_row(need.descriptor, need.origin, error),))
 
-    def _follow(self, need: Need) -> tuple[Spec, ...]:
-        """Read a document, and what it needs in turn."""
+    def _followed(self, need: Need) -> Parsed:
+        """Read the document of a need."""
+        if need.kind is NeedKind.SUMS:
+            return Parsed(specs=(self._keyed(_needed_for(need), need),))
         found = parse_need(self.sources.read(need.location, need.max_bytes), need)
-        if need.location.travels_openly:
-            found = replace(found, specs=tuple(_over_http(spec) for spec in found.specs))
         if isinstance(need.location, LocalPath):
             self._vouch_for(found)
-        further = (spec for inner in found.needs for spec in self._follow(inner))
-        return (*found.specs, *further)
+        if need.location.travels_openly:
+            found = _over_http(found)
+        if need.kind is NeedKind.LIST:
+            self._tell_list(need.location, found)
+        return replace(found, specs=tuple(self._keyed(spec, need) for spec in found.specs))
+
+    def _keyed(self, spec: Spec, need: Need) -> Spec:
+        """An image with the words that stand after its descriptor."""
+        keys = need.keys
+        files = (keys.sums_file,) if keys.sums_file else ()
+        keyed = self._with_sums(with_keys(spec, keys), keys.sums, files)
+        if need.over_http and (keys.sums or keys.sums_file):
+            return _weakened(keyed, keyed.expected.digests)
+        return keyed
 
     # --- the one image of `import` ---
 
     def read_request(self, request: ImportRequest) -> Spec:
         """The one image that ``import`` is to bring; raises GlancingError."""
-        self.sources.vouch([self.marketplace])
+        self.sources.vouch([self.marketplace, *request.sums_files])
         spec = self._named(request)
         if request.name:
             spec = replace(spec, name=request.name)
-        expected, notes = self._with_sums(spec, request)
+        return self._with_sums(spec, request.sums, request.sums_files)
+
+    def _with_sums(self, spec: Spec, sums: tuple[Digest, ...], files: Sequence[Location]) -> Spec:
+        """The image with the digests of the operator, and a word about those that gave way."""
+        listed = [(place, self._listed(place, spec)) for place in files]
+        found = tuple(digest for _, digests_there in listed for digest in digests_there)
+        expected, notes = digests.override(spec.expected, sums=sums, sums_files=found)
         for note in notes:
             self.events.warning("digest.overridden", name=spec.name, reason=note)
-        return replace(spec, expected=expected)
-
-    def _with_sums(self, spec: Spec, request: ImportRequest) -> tuple[Expected, tuple[str, ...]]:
-        """What is expected with the digests of ``-s`` and ``-S``, and what gave way to them."""
-        listed = [(place, self._listed(place, spec)) for place in request.sums_files]
-        sums_files = tuple(digest for _, found in listed for digest in found)
-        expected, notes = digests.override(spec.expected, sums=request.sums, sums_files=sums_files)
-        openly = {each for place, found in listed if place.travels_openly for each in found}
-        safely = {each for place, found in listed if not place.travels_openly for each in found}
-        over_http = (expected.over_http | openly) - safely - set(request.sums)
+        openly = {each for place, there in listed if place.travels_openly for each in there}
+        safely = {each for place, there in listed if not place.travels_openly for each in there}
+        over_http = (expected.over_http | openly) - safely - set(sums)
         over_http &= set(expected.digests)
-        return replace(expected, over_http=frozenset(over_http)), notes
+        return replace(spec, expected=replace(expected, over_http=frozenset(over_http)))
 
     def _named(self, request: ImportRequest) -> Spec:
         if request.cern_list is not None:
@@ -231,7 +280,7 @@ class Catalogue:
             self.sources.vouch(found.sources)
             return found
         self.sources.vouch([found.location])
-        return self._follow(found)[0]
+        return self._followed(found).specs[0]
 
     def _entry(self, location: Location, identifier: str) -> Spec:
         """An entry of a HEPiX list on this machine, whose signature and expiry are the operator's.
@@ -262,9 +311,8 @@ class Catalogue:
 
     def _listed(self, location: Location, spec: Spec) -> tuple[Digest, ...]:
         """The digests that a sums file gives for an image's published file."""
-        self.sources.vouch([location])
         try:
-            data = self.sources.read(location, MAX_SUMS_BYTES)
+            data = self._sums.read(location, self.sources)
         except DownloadError as error:
             if isinstance(location, LocalPath):
                 raise _unreadable(location, error) from error
@@ -285,10 +333,21 @@ def failed_row(descriptor: str, origin: Origin, error: GlancingError) -> ImageRe
     )
 
 
-def _over_http(spec: Spec) -> Spec:
-    """An image whose digests all came in one document, unsigned over plain HTTP."""
-    weak = frozenset(spec.expected.digests)
-    return replace(spec, expected=replace(spec.expected, over_http=weak))
+def _needed_for(need: Need) -> Spec:
+    if need.spec is None:
+        raise ValueError("digests are needed for an image")
+    return need.spec
+
+
+def _over_http(found: Parsed) -> Parsed:
+    """What a document says that came unsigned over plain HTTP: its digests prove little."""
+    specs = (_weakened(spec, spec.expected.digests) for spec in found.specs)
+    needs = (replace(need, over_http=True) for need in found.needs)
+    return replace(found, specs=tuple(specs), needs=tuple(needs))
+
+
+def _weakened(spec: Spec, weak: Iterable[Digest]) -> Spec:
+    return replace(spec, expected=replace(spec.expected, over_http=frozenset(weak)))
 
 
 def _unreadable(location: Location, error: GlancingError) -> ConfigError:

@@ -80,17 +80,27 @@ class LocalPath:
 Location = Url | LocalPath
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where an entry stands: the position of its list in the run, its list's name and its line.
 
     The order of origins is the order of the run. ``list_name`` is None for ``import``; ``line``
-    is 1-based, or the entry's 1-based number in a format that has no lines.
+    is 1-based, or the entry's 1-based number in a format that has no lines. ``depth`` tells how
+    many lists led to this one: what a list includes comes after its own entries.
     """
 
     list_index: int = 0
     line: int = 0
     list_name: str | None = None
+    depth: int = 0
+
+    def __lt__(self, other: Origin) -> bool:
+        """Order by list, depth, name of an included list, and line."""
+        return self._rank < other._rank
+
+    @property
+    def _rank(self) -> tuple[int, int, str, int]:
+        return self.list_index, self.depth, (self.list_name or "") if self.depth else "", self.line
 
 
 # --- what is wanted -------------------------------------------------------------------------------
@@ -180,6 +190,25 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a list says of an image's record besides its properties; None where it says nothing.
+
+    ``id`` is the record's own, fixed for ever. ``keep`` is how many earlier versions may stay.
+    ``deactivated`` is Glance's status for an image that nobody may download or boot.
+    """
+
+    visibility: str | None = None
+    protected: bool | None = None
+    hidden: bool | None = None
+    deactivated: bool | None = None
+    min_disk_gib: int | None = None
+    min_ram_mib: int | None = None
+    tags: frozenset[str] = frozenset()
+    id: str | None = None
+    keep: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One wanted image.
 
@@ -198,6 +227,7 @@ class Spec:
     mpid: str | None = None
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     list_mark: str | None = None
+    attributes: Attributes = Attributes()
 
 
 class Severity(StrEnum):
@@ -227,6 +257,23 @@ class NeedKind(StrEnum):
     """What kind of document a need is for."""
 
     STRATUSLAB = "stratuslab"
+    SUMS = "sums"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a line of a plain list says of its image, in place of what its descriptor leads to.
+
+    ``sums`` are digests as they stand there, ``sums_file`` is where they are found.
+    """
+
+    name: str | None = None
+    id: str | None = None
+    version: str | None = None
+    format: str | None = None
+    sums: tuple[Digest, ...] = ()
+    sums_file: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +282,9 @@ class Need:
 
     ``location`` is where it is, ``max_bytes`` how much of it may be read. ``trusted`` tells whether
     the document is the operator's own words (a local file) and may therefore name local files.
+    ``keys`` come before what the document says; ``over_http`` tells that they came unsigned over
+    plain HTTP, and with them the address of the digests. ``spec`` is the image whose digests are
+    needed, ``context`` how a further list is to be read.
     """
 
     kind: NeedKind
@@ -245,6 +295,10 @@ class Need:
     mpid: str | None = None
     trusted: bool = False
     naming: Naming | None = None
+    keys: Keys = Keys()
+    over_http: bool = False
+    spec: Spec | None = None
+    context: ListContext | None = None
 
 
 class Naming(StrEnum):
@@ -252,6 +306,39 @@ class Naming(StrEnum):
 
     TITLE = "title"
     OS_VERSION_ARCH = "os-osversion-arch"
+
+
+class ListFormat(StrEnum):
+    """The formats of image lists, as ``--format`` names them."""
+
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class ListContext:
+    """What the reading of a list depends on besides its bytes.
+
+    Relative paths and addresses of the list start from ``location``. ``format`` is the operator's
+    word on what it is, None to find out. ``included_by`` are the lists that led to this one,
+    outermost first.
+    """
+
+    location: Location
+    origin: Origin
+    marketplace: Url
+    naming: Naming = Naming.TITLE
+    format: ListFormat | None = None
+    included_by: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether these are the operator's own words, which may name local files."""
+        return isinstance(self.location, LocalPath)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative paths start; None for a list that was fetched."""
+        return self.location.path.parent if isinstance(self.location, LocalPath) else None
 
 
 @dataclass(frozen=True, slots=True)

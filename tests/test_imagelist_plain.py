@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from glancing.errors import ImageListError
 from glancing.imagelist import MarketplaceId, parse_descriptor, parse_list
 from glancing.model import (
+    ListContext,
     LocalPath,
     Location,
     Naming,
@@ -44,13 +45,9 @@ def describe(text: str, *, trusted: bool = True, name: str | None = None) -> Spe
 
 
 def parse(data: bytes | str, *, trusted: bool = True) -> Parsed:
-    return parse_list(
-        data.encode() if isinstance(data, str) else data,
-        marketplace=MARKETPLACE,
-        base=BASE if trusted else None,
-        trusted=trusted,
-        origin=ORIGIN,
-    )
+    location = LocalPath(BASE / "vmlist") if trusted else Url("https://lists.example.org/vmlist")
+    context = ListContext(location, ORIGIN, MARKETPLACE)
+    return parse_list(data.encode() if isinstance(data, str) else data, context)
 
 
 # --- descriptors ----------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ whatever end in a result or in an ImageListError, never in another exception.
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import assert_never
 
 from glancing.errors import ErrorKind, ImageListError
 from glancing.imagelist import hepix, plain
@@ -17,11 +15,13 @@ from glancing.imagelist._fields import image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
+from glancing.imagelist.plain import MAX_SUMS_BYTES, with_keys
 from glancing.imagelist.stratuslab import parse_metadata
-from glancing.model import Naming, Need, NeedKind, Origin, Parsed, Url
+from glancing.model import ListContext, ListFormat, Need, NeedKind, Parsed
 
 __all__ = [
     "MAX_LIST_BYTES",
+    "MAX_SUMS_BYTES",
     "HepixList",
     "MarketplaceId",
     "hepix",
@@ -30,6 +30,8 @@ __all__ = [
     "parse_list",
     "parse_metadata",
     "parse_need",
+    "recognised",
+    "with_keys",
 ]
 
 MAX_LIST_BYTES = hepix.MAX_LIST_BYTES
@@ -38,30 +40,15 @@ MAX_LIST_BYTES = hepix.MAX_LIST_BYTES
 _SNIFFED_BYTES = 64 * 1024
 
 
-def parse_list(
-    data: bytes,
-    *,
-    marketplace: Url,
-    base: Path | None,
-    trusted: bool,
-    origin: Origin,
-    naming: Naming = Naming.TITLE,
-) -> Parsed:
+def parse_list(data: bytes, context: ListContext) -> Parsed:
     """Read an image list for ``sync``.
 
-    ``base`` is the folder of a local list, None for one that was fetched; ``trusted`` tells that
-    the list is local; ``origin`` gives its position and name. ImageListError when it is no text or
-    of a format that is not read here.
+    ImageListError when it is no text, of a format that is not read here, or not of the format that
+    the operator says it is.
     """
-    other = _other_format(data, origin)
-    if other is not None:
-        raise ImageListError(
-            f"{origin.list_name or 'the list'} looks like {other}",
-            hint="sync reads plain lists so far: one ID, URL or path on each line",
-        )
-    return plain.parse(
-        data, marketplace=marketplace, base=base, trusted=trusted, origin=origin, naming=naming
-    )
+    match context.format or recognised(data, context):
+        case ListFormat.PLAIN:
+            return plain.parse(data, context)
 
 
 def parse_need(data: bytes, need: Need) -> Parsed:
@@ -69,11 +56,13 @@ def parse_need(data: bytes, need: Need) -> Parsed:
     match need.kind:
         case NeedKind.STRATUSLAB:
             return Parsed(specs=(parse_metadata(data, need),))
+        case NeedKind.LIST if need.context is not None:
+            return parse_list(data, need.context)
         case _:
-            assert_never(need.kind)
+            raise ValueError(f"no parser reads {need.kind} by itself")
 
 
-_MARKS = (
+_MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
     (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), "a HEPiX image list"),
     (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), "a simplestreams index"),
     (re.compile(rb"\A[{\[]"), "a JSON document"),
@@ -90,8 +79,14 @@ _MARKS = (
 )
 
 
-def _other_format(data: bytes, origin: Origin) -> str | None:
-    """What a document looks like, when it does not look like a plain list."""
-    what = clipped(origin.list_name or "the list")
+def recognised(data: bytes, context: ListContext) -> ListFormat:
+    """The format of a list by its first bytes; ImageListError when it is one that is not read."""
+    what = clipped(context.origin.list_name or "the list")
     start = text_bytes(data[:_SNIFFED_BYTES], what, ErrorKind.BAD_LIST).lstrip()
-    return next((name for mark, name in _MARKS if mark.search(start)), None)
+    found = next((found for mark, found in _MARKS if mark.search(start)), ListFormat.PLAIN)
+    if isinstance(found, ListFormat):
+        return found
+    raise ImageListError(
+        f"{what} looks like {found}",
+        hint="--format says what a list is where its content does not",
+    )

@@ -17,7 +17,17 @@ from glancing.digests import parse_sums, parse_sums_file
 from glancing.errors import GlancingError
 from glancing.formats import DETECTED, Inspector
 from glancing.imagelist import hepix, parse_descriptor, parse_list, parse_metadata
-from glancing.model import MIB, Compression, Naming, Need, NeedKind, Origin, Url
+from glancing.model import (
+    MIB,
+    Compression,
+    ListContext,
+    LocalPath,
+    Naming,
+    Need,
+    NeedKind,
+    Origin,
+    Url,
+)
 
 CORPUS = Path(__file__).parent / "corpus"
 MARKETPLACE = Url("https://marketplace.example.org/metadata")
@@ -31,8 +41,8 @@ Target = Callable[[bytes], object]
 def _plain_list(data: bytes) -> object:
     origin = Origin(list_name="vmlist")
     return [
-        parse_list(data, marketplace=MARKETPLACE, base=base, trusted=trusted, origin=origin)
-        for base, trusted in ((Path("/lists"), True), (None, False))
+        parse_list(data, ListContext(location, origin, MARKETPLACE))
+        for location in (LocalPath(Path("/lists/vmlist")), MARKETPLACE)
     ]
 
 
