@@ -6,6 +6,7 @@ document that fails costs its own entries and no others, and every loss is a row
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from glancing.errors import (
 from glancing.imagelist import (
     MAX_LIST_BYTES,
     MAX_SUMS_BYTES,
+    folder,
     hepix,
     parse_descriptor,
     parse_list,
@@ -144,7 +146,15 @@ class Catalogue:
         context = ListContext(
             self._absolute(location), origin, self.marketplace, format=self.list_format
         )
-        found = parse_list(self.sources.read(location, MAX_LIST_BYTES), context)
+        return self._parsed(location, context)
+
+    def _parsed(self, location: Location, context: ListContext) -> Parsed:
+        """What a list or a folder says; raises DownloadError and ImageListError."""
+        names = self.sources.names_in(location)
+        if names is None:
+            found = parse_list(self.sources.read(location, MAX_LIST_BYTES), context)
+        else:
+            found = folder.parse(names, context)
         self._tell_list(location, found)
         if context.trusted:
             self._vouch_for(found)
@@ -152,7 +162,7 @@ class Catalogue:
 
     def _absolute(self, location: Location) -> Location:
         if isinstance(location, LocalPath):
-            return LocalPath(self.folder / location.path)
+            return LocalPath(Path(os.path.normpath(self.folder / location.path)))
         return location
 
     def _tell_list(self, location: Location, found: Parsed) -> None:
@@ -162,7 +172,7 @@ class Catalogue:
     def _vouch_for(self, found: Parsed) -> None:
         """What a local document names is the operator's own word."""
         self.sources.vouch(need.location for need in found.needs)
-        self.sources.vouch(need.keys.sums_file for need in found.needs if need.keys.sums_file)
+        self.sources.vouch(file for need in found.needs for file in need.keys.sums_files)
         specs = (*found.specs, *(need.spec for need in found.needs if need.spec))
         self.sources.vouch(source for spec in specs for source in spec.sources)
 
@@ -223,23 +233,38 @@ class Catalogue:
         """Read the document of a need."""
         if need.kind is NeedKind.SUMS:
             return Parsed(specs=(self._keyed(_needed_for(need), need),))
+        if need.context is not None:
+            return self._parsed(need.location, need.context)
         found = parse_need(self.sources.read(need.location, need.max_bytes), need)
         if isinstance(need.location, LocalPath):
             self._vouch_for(found)
         if need.location.travels_openly:
             found = _over_http(found)
-        if need.kind is NeedKind.LIST:
-            self._tell_list(need.location, found)
         return replace(found, specs=tuple(self._keyed(spec, need) for spec in found.specs))
 
     def _keyed(self, spec: Spec, need: Need) -> Spec:
         """An image with the words that stand after its descriptor."""
         keys = need.keys
-        files = (keys.sums_file,) if keys.sums_file else ()
+        files = self._naming(spec, keys.sums_files) if keys.in_any_file else keys.sums_files
         keyed = self._with_sums(with_keys(spec, keys), keys.sums, files)
-        if need.over_http and (keys.sums or keys.sums_file):
+        if need.over_http and (keys.sums or keys.sums_files):
             return _weakened(keyed, keyed.expected.digests)
         return keyed
+
+    def _naming(self, spec: Spec, files: Sequence[Location]) -> list[Location]:
+        """Those of several checksum files that name an image; ImageListError when none does."""
+        found = [
+            file
+            for file in files
+            if digests.is_named_in(self._sums_file(file), _file_name(file), _names(spec))
+        ]
+        if not found:
+            raise ImageListError(
+                f"no checksum file names {_names(spec)[0]}",
+                kind=ErrorKind.BAD_DIGEST,
+                hint=f"looked at {', '.join(map(_file_name, files))}",
+            )
+        return found
 
     # --- the one image of `import` ---
 
@@ -311,13 +336,16 @@ class Catalogue:
 
     def _listed(self, location: Location, spec: Spec) -> tuple[Digest, ...]:
         """The digests that a sums file gives for an image's published file."""
+        data = self._sums_file(location)
+        return digests.parse_sums_file(data, _file_name(location), _names(spec))
+
+    def _sums_file(self, location: Location) -> bytes:
         try:
-            data = self._sums.read(location, self.sources)
+            return self._sums.read(location, self.sources)
         except DownloadError as error:
             if isinstance(location, LocalPath):
                 raise _unreadable(location, error) from error
             raise
-        return digests.parse_sums_file(data, _file_name(location), _names(spec))
 
 
 def failed_row(descriptor: str, origin: Origin, error: GlancingError) -> ImageResult:

@@ -15,7 +15,7 @@ import click
 
 from glancing import __version__
 from glancing.errors import ConfigError, ErrorKind, ExitCode, ImageListError
-from glancing.model import ALGORITHMS, LocalPath, Location, Options, Url
+from glancing.model import ALGORITHMS, ListFormat, LocalPath, Location, Options, Url
 from glancing.sharding import Shard
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _unshield(value: Any) -> Any:
 
 
 class _LocationType(click.ParamType[Location]):
-    """A path of this machine, or an http or https URL."""
+    """A path or file:// URL of this machine, or an http or https URL."""
 
     name = "path or URL"
 
@@ -75,9 +75,19 @@ class _LocationType(click.ParamType[Location]):
         text = _unshield(value)
         if _URL.match(text):
             return Url(text)
+        if text.lower().startswith("file:"):
+            return LocalPath(Path(self._file(text, param, ctx)))
         if not text or "://" in text:
             self.fail("neither a path nor an http or https URL", param, ctx)
         return LocalPath(Path(text))
+
+    def _file(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from glancing.imagelist import file_path  # noqa: PLC0415
+
+        try:
+            return file_path(text)
+        except ImageListError as error:
+            self.fail(f"{error.message}; write {error.hint}", param, ctx)
 
 
 class _NameType(click.ParamType[str]):
@@ -248,7 +258,13 @@ _lists = _together(
         multiple=True,
         default=(DEFAULT_LIST,),
         show_default=True,
-        help="An image list, a file or URL; may be repeated.",
+        help="An image list: a file, URL or folder; may be repeated.",
+    ),
+    _option(
+        "--format",
+        "list_format",
+        type=click.Choice(list(ListFormat)),
+        help="What the lists are, where their content does not tell.",
     ),
     _option("--only", multiple=True, metavar="NAME|ID", help="Act on these entries alone."),
     _option(
@@ -364,6 +380,7 @@ def _job(
         options,
         mode=mode,
         marketplace=flags["marketplace"],
+        list_format=ListFormat(flags["list_format"]) if flags.get("list_format") else None,
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
         access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),

@@ -100,8 +100,7 @@ def parse_sums_file(data: bytes, file_name: str, image_names: Sequence[str]) -> 
     """
     entries = tuple(_entries(_signed_text(_lines(data, file_name), file_name)))
     lone = len(entries) == 1 and entries[0].name is None
-    wanted = {form for name in image_names for form in _forms(name)}
-    matching = entries if lone else tuple(e for e in entries if e.name in wanted)
+    matching = entries if lone else _matching(entries, image_names)
     if not matching:
         raise _names_nowhere(file_name, image_names, entries)
     hint = _algorithm_hint(file_name)
@@ -110,6 +109,17 @@ def parse_sums_file(data: bytes, file_name: str, image_names: Sequence[str]) -> 
         return unique(digests)
     except ValueError as error:
         raise _bad_file(file_name, f"lists {error}") from None
+
+
+def is_named_in(data: bytes, file_name: str, image_names: Sequence[str]) -> bool:
+    """Whether a checksum file has a line for an image; raises as ``parse_sums_file`` does."""
+    entries = _entries(_signed_text(_lines(data, file_name), file_name))
+    return bool(_matching(tuple(entries), image_names))
+
+
+def _matching(entries: Sequence[_Entry], image_names: Sequence[str]) -> tuple[_Entry, ...]:
+    wanted = {form for name in image_names for form in _forms(name)}
+    return tuple(entry for entry in entries if entry.name in wanted)
 
 
 def _lines(data: bytes, file_name: str) -> list[str]:

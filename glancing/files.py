@@ -43,6 +43,17 @@ class LocalSources:
     def __init__(self, *, stop: Event | None = None) -> None:
         self._stop = stop or Event()
 
+    def names_in(self, location: LocalPath) -> tuple[str, ...] | None:
+        """The names of all files in a folder, in order; None for what is no folder."""
+        try:
+            return tuple(
+                sorted(entry.name for entry in os.scandir(location.path) if entry.is_file())
+            )
+        except NotADirectoryError:
+            return None
+        except OSError as exc:
+            raise _unreadable(location, exc) from exc
+
     @contextmanager
     def open(self, location: LocalPath) -> Iterator[LocalStream]:
         """The bytes of a regular file."""

@@ -265,7 +265,8 @@ class NeedKind(StrEnum):
 class Keys:
     """What a line of a plain list says of its image, in place of what its descriptor leads to.
 
-    ``sums`` are digests as they stand there, ``sums_file`` is where they are found.
+    ``sums`` are digests as they stand there, ``sums_files`` are where they are found: in each of
+    them, or with ``in_any_file`` in at least one.
     """
 
     name: str | None = None
@@ -273,7 +274,8 @@ class Keys:
     version: str | None = None
     format: str | None = None
     sums: tuple[Digest, ...] = ()
-    sums_file: Location | None = None
+    sums_files: tuple[Location, ...] = ()
+    in_any_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,6 +606,13 @@ class Sources(Protocol):
 
     def vouch(self, locations: Iterable[Location]) -> None:
         """The operator's own words name these: their hosts may be in any network."""
+        ...
+
+    def names_in(self, location: Location) -> tuple[str, ...] | None:
+        """The names of all files in a folder of this machine; None for what is no folder.
+
+        Raises DownloadError.
+        """
         ...
 
     def open(self, location: Location) -> AbstractContextManager[SourceStream]:

@@ -42,6 +42,7 @@ from glancing.model import (
     ErrorReport,
     Events,
     ImageStore,
+    ListFormat,
     LocalPath,
     Location,
     Options,
@@ -89,6 +90,10 @@ class AllSources:
     def vouch(self, locations: Iterable[Location]) -> None:
         """The operator's own words name these."""
         self._http.vouch(location for location in locations if isinstance(location, Url))
+
+    def names_in(self, location: Location) -> tuple[str, ...] | None:
+        """The names of all files in a folder; None for what is none. Raises DownloadError."""
+        return self._local.names_in(location) if isinstance(location, LocalPath) else None
 
     def open(self, location: Location) -> AbstractContextManager[SourceStream]:
         """The stream of one source; raises DownloadError."""
@@ -160,6 +165,7 @@ class Session:
         *,
         mode: Mode = Mode.APPLY,
         marketplace: Url,
+        list_format: ListFormat | None = None,
         work_dir: Path | None = None,
         backup_dir: Path | None = None,
         access: HttpSettings | None = None,
@@ -175,7 +181,9 @@ class Session:
             self.resources.enter_context(directories.held_by(self.run_id))
         tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
-        catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace, folder)
+        catalogue = Catalogue(
+            tools.sources, self.events, tools.clock, marketplace, folder, list_format
+        )
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
         connect = None if without_cloud else self._connect
         return Job(command, self.run_id, catalogue, connect, tools, options, mode)

@@ -19,6 +19,7 @@ from typing import Any
 from glancing.errors import DownloadError, ErrorKind, StoreError
 from glancing.model import (
     ImageChange,
+    LocalPath,
     Location,
     NewImage,
     SourceStream,
@@ -177,6 +178,13 @@ class FakeSources:
         source = FakeSource(content) if isinstance(content, bytes) else content
         self.contents[location] = source
         return source
+
+    def names_in(self, location: Location) -> tuple[str, ...] | None:
+        if not isinstance(location, LocalPath):
+            return None
+        paths = [found.path for found in self.contents if isinstance(found, LocalPath)]
+        names = tuple(sorted(path.name for path in paths if path.parent == location.path))
+        return names or None
 
     def open(self, location: Location) -> AbstractContextManager[SourceStream]:
         self.opened.append(location)

@@ -10,8 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glancing.errors import ImageListError
-from glancing.imagelist import MarketplaceId, parse_descriptor, parse_list
+from glancing.imagelist import MarketplaceId, folder, parse_descriptor, parse_list
 from glancing.model import (
+    Compression,
+    Digest,
+    Expected,
+    Keys,
     ListContext,
     LocalPath,
     Location,
@@ -95,6 +99,13 @@ def parse(data: bytes | str, *, trusted: bool = True) -> Parsed:
             id="an absolute path",
         ),
         pytest.param(
+            "file:///srv/a%20b.img",
+            "a b",
+            "/srv/a b.img",
+            LocalPath(Path("/srv/a b.img")),
+            id="a file URL",
+        ),
+        pytest.param(
             f"./{ID}", ID, f"/lists/{ID}", LocalPath(Path(f"/lists/{ID}")), id="./ID is a path"
         ),
     ],
@@ -149,8 +160,9 @@ def test_texts_that_are_no_id(text: str) -> None:
     [
         pytest.param("", "empty", id="nothing"),
         pytest.param("ftp://u:pw@h/a.img", "ftp://h/a.img: addresses of scheme ftp", id="ftp"),
-        pytest.param("file:///etc/passwd", "scheme file", id="file"),
-        pytest.param("file:/etc/passwd", "scheme file", id="file without slashes"),
+        pytest.param("file://h/etc/passwd", "no file of this machine", id="another's file"),
+        pytest.param("file:etc/passwd", "no file of this machine", id="a relative file URL"),
+        pytest.param("file:///a%0ab", "control characters", id="an encoded newline in a path"),
         pytest.param("http:///a.img", "no host", id="no host"),
         pytest.param("http:a.img", "no host", id="no slashes"),
         pytest.param("http://u:pw@/a.img", "no host", id="only user info"),
@@ -387,3 +399,153 @@ def test_no_bytes_break_a_list(data: bytes, trusted: bool) -> None:
         return
     assert parsed.specs or parsed.needs or parsed.problems
     repr(parsed).encode()
+
+
+# --- words after the descriptor -------------------------------------------------------------------
+
+SHA256 = "ab" * 32
+
+
+def one(text: str, *, trusted: bool = True) -> Spec | Need:
+    parsed = parse(text, trusted=trusted)
+    assert parsed.problems == ()
+    entries: list[Spec | Need] = [*parsed.specs, *parsed.needs]
+    (entry,) = entries
+    return entry
+
+
+def test_keys_come_before_what_follows_from_the_descriptor() -> None:
+    spec = one(f'http://h/a.img name="My image" id=42 version=1.2 format=qcow2.xz sums={SHA256}')
+    assert isinstance(spec, Spec)
+    assert (spec.name, spec.identity, spec.version) == ("My image", "42", "1.2")
+    assert spec.expected == Expected(
+        either=(Digest("sha256", SHA256),), compression=Compression.XZ, disk_format="qcow2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "location"),
+    [
+        pytest.param("http://h/SHA256SUMS", Url("http://h/SHA256SUMS"), id="a URL"),
+        pytest.param("SUMS", LocalPath(BASE / "SUMS"), id="a path, relative to the list"),
+        pytest.param("/a/SUMS", LocalPath(Path("/a/SUMS")), id="an absolute path"),
+        pytest.param("file:///a/SU%20MS", LocalPath(Path("/a/SU MS")), id="a file URL"),
+    ],
+)
+def test_digests_may_stand_elsewhere(value: str, location: Location) -> None:
+    need = one(f"http://h/a.img sums={value} name=a")
+    assert isinstance(need, Need) and need.spec is not None
+    assert (need.kind, need.location, need.spec.name) == (NeedKind.SUMS, location, "a")
+    assert need.keys.sums_files == (location,)
+
+
+def test_keys_of_metadata_wait_for_it() -> None:
+    need = one(f"{ID} name=mine sums=md5:{'0' * 32}")
+    assert isinstance(need, Need) and need.kind is NeedKind.STRATUSLAB
+    assert (need.keys.name, need.keys.sums) == ("mine", (Digest("md5", "0" * 32),))
+
+
+def test_ids_tell_entries_apart() -> None:
+    """Two addresses that are equal but for the query are one image unless ``id=`` says so."""
+    parsed = parse("http://h/a?v=1 id=1\nhttp://h/a?v=2 id=2\nb.img id=1\n")
+    assert [spec.identity for spec in parsed.specs] == ["1", "2"]
+    (problem,) = parsed.problems
+    assert problem.severity is ERROR and "line 1" in problem.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("a.img name=x name=y", id="a key twice"),
+        pytest.param("a.img color=red", id="an unknown key"),
+        pytest.param("a.img name=", id="no value"),
+        pytest.param('a.img name="x', id="an open quote"),
+        pytest.param('a.img name="x"y', id="text behind a quote"),
+        pytest.param("a.img name =x", id="a blank before the sign"),
+        pytest.param("a.img name=x b.img", id="another descriptor"),
+    ],
+)
+def test_other_white_space_is_skipped(line: str) -> None:
+    (problem,) = parse(f"{line}\n").problems
+    assert (problem.severity, problem.event) == (WARNING, "list.line_skipped")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param('a.img name=""', "no image name", id="an empty name"),
+        pytest.param(f"a.img name={'x' * 256}", "more than 255", id="a long name"),
+        pytest.param("a.img format=rar.zip sums=ftp://h/x", "scheme ftp", id="a bad address"),
+        pytest.param(f"a.img sums={SHA256}:{'cd' * 32}", "two different", id="two digests"),
+        pytest.param("a.img sums=file://h/x", "no file of this machine", id="another machine"),
+        pytest.param("list=", "takes the address", id="no list"),
+        pytest.param("list=b name=x", "no other words", id="words behind a list"),
+        pytest.param("list=vmlist", "includes itself", id="the list itself"),
+    ],
+)
+def test_bad_words(line: str, message: str) -> None:
+    (problem,) = parse(f"{line}\n").problems
+    assert problem.severity is ERROR and message in problem.message
+
+
+@pytest.mark.parametrize("line", ["a sums=/x", "http://h/a sums=x", "list=x", "file:///x"])
+def test_fetched_lists_name_no_files_by_words_either(line: str) -> None:
+    """Fault 15."""
+    (problem,) = parse(f"{line}\n", trusted=False).problems
+    assert "is a local path" in problem.message
+
+
+def test_a_list_includes_others_three_deep() -> None:
+    context = ListContext(LocalPath(BASE / "vmlist"), ORIGIN, MARKETPLACE)
+    for depth in (1, 2, 3):
+        (need,) = parse_list(b"list=below/vmlist\n", context).needs
+        assert need.kind is NeedKind.LIST and need.context is not None
+        context = need.context
+        assert context.location == LocalPath(BASE / Path(*["below"] * depth) / "vmlist")
+        assert context.origin.depth == depth and context.origin > ORIGIN
+    (problem,) = parse_list(b"list=below/vmlist\n", context).problems
+    assert "more than 3 deep" in problem.message
+
+
+def test_a_fetched_list_that_is_included_names_no_files() -> None:
+    """Fault 15: what a fetched list includes is not the operator's word either."""
+    need = one("list=http://h/vmlist")
+    assert isinstance(need, Need) and need.context is not None and not need.context.trusted
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def in_folder(*names: str) -> Parsed:
+    context = ListContext(LocalPath(Path("/images")), ORIGIN, MARKETPLACE)
+    return folder.parse(names, context)
+
+
+def test_images_of_a_folder_go_with_its_checksum_files() -> None:
+    parsed = in_folder(
+        "README.txt", "SHA256SUMS", "a.img", "a.img.sha512", "b.raw.xz", "b.txt", f"{ID}.iso"
+    )
+    wanted = {need.spec.name: need.keys for need in parsed.needs if need.spec}
+    own = (LocalPath(Path("/images/a.img.sha512")),)
+    common = (LocalPath(Path("/images/SHA256SUMS")),)
+    assert wanted == {
+        "a": Keys(sums_files=own),
+        "b.raw": Keys(sums_files=common, in_any_file=True),
+        ID: Keys(sums_files=common, in_any_file=True),
+    }
+    assert parsed.problems == ()
+
+
+def test_an_image_without_a_checksum_file_is_refused() -> None:
+    (problem,) = in_folder("a.img").problems
+    assert problem.severity is ERROR and "no checksum file" in problem.message
+
+
+def test_definitions_in_a_folder_are_lists() -> None:
+    parsed = in_folder("debian.yml", "ubuntu.yaml", "a.img")
+    assert [need.kind for need in parsed.needs] == [NeedKind.LIST] * 2
+
+
+def test_a_folder_with_neither_is_no_list() -> None:
+    with pytest.raises(ImageListError, match="neither images nor definitions"):
+        in_folder("README.txt", ".hidden.img")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import hepix, plain
-from glancing.imagelist._fields import image_name
+from glancing.imagelist import folder, hepix, plain
+from glancing.imagelist._fields import file_path, image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
@@ -24,6 +24,8 @@ __all__ = [
     "MAX_SUMS_BYTES",
     "HepixList",
     "MarketplaceId",
+    "file_path",
+    "folder",
     "hepix",
     "image_name",
     "parse_descriptor",
@@ -56,8 +58,6 @@ def parse_need(data: bytes, need: Need) -> Parsed:
     match need.kind:
         case NeedKind.STRATUSLAB:
             return Parsed(specs=(parse_metadata(data, need),))
-        case NeedKind.LIST if need.context is not None:
-            return parse_list(data, need.context)
         case _:
             raise ValueError(f"no parser reads {need.kind} by itself")
 

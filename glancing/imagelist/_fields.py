@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from glancing.errors import ErrorKind, ImageListError
 from glancing.imagelist._text import clipped, has_control
@@ -40,6 +40,16 @@ def http_url(text: str, kind: ErrorKind = ErrorKind.BAD_LIST) -> Url:
     if problem is not None:
         raise ImageListError(f"{shown(text)}: {problem}", kind=kind, hint=_URL_HINT)
     return Url(urldefrag(text).url)
+
+
+def file_path(text: str, kind: ErrorKind = ErrorKind.BAD_LIST) -> str:
+    """The path of a ``file:`` URL (RFC 8089); ImageListError when it is not of this machine."""
+    parts = urlsplit(text)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or parts.query:
+        what = f"{shown(text)} names no file of this machine"
+        raise ImageListError(what, kind=kind, hint="file:///absolute/path")
+    return path
 
 
 _URL_HINT = "only http:// and https:// addresses are downloaded"

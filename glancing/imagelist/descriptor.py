@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glancing.errors import ImageListError
-from glancing.imagelist._fields import http_url, image_name, name_of_url, scheme_of, shown
+from glancing.imagelist._fields import (
+    file_path,
+    http_url,
+    image_name,
+    name_of_url,
+    scheme_of,
+    shown,
+)
 from glancing.imagelist._json import MAX_JSON_BYTES
 from glancing.imagelist._text import has_control
 from glancing.imagelist.stratuslab import MAX_XML_BYTES
@@ -65,14 +72,17 @@ def parse_descriptor(
     if marketplace_id is not None:
         url = marketplace_id.metadata_url(marketplace)
         return Need(NeedKind.STRATUSLAB, url, MAX_XML_BYTES, text, origin, mpid=text, naming=naming)
-    if scheme_of(text) is not None:
+    scheme = scheme_of(text)
+    if scheme not in (None, "file"):
         return _from_url(http_url(text), origin, naming, name)
     if not trusted:
         raise ImageListError(
             f"{shown(text)} is a local path, and this list is not local",
             hint="lists that are fetched may only name http and https addresses and IDs",
         )
-    return _from_path(text, base, origin, naming, name)
+    path = file_path(text) if scheme == "file" else text
+    _refuse_unusable(path)
+    return _from_path(path, base, origin, naming, name)
 
 
 def _refuse_unusable(text: str) -> None:

@@ -9,9 +9,11 @@ line, and only a file that is no text costs the list (fault 36).
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from glancing.errors import ErrorKind, ImageListError
 from glancing.imagelist import _fields
@@ -114,19 +116,21 @@ class _Reader:
             version=pairs.get("version"),
             format=pairs.get("format"),
             sums=_fields.digests(literal, ErrorKind.BAD_DIGEST) if literal else (),
-            sums_file=self._location(sums) if sums and not literal else None,
+            sums_files=(self._location(sums),) if sums and not literal else (),
         )
 
     def _location(self, text: str) -> Location:
         """A further document; only lists that are the operator's own name files (fault 15)."""
-        if _fields.scheme_of(text) is not None:
+        scheme = _fields.scheme_of(text)
+        if scheme not in (None, "file"):
             return _fields.http_url(text)
         if self.context.folder is None:
             raise ImageListError(
                 f"{shown(text)} is a local path, and this list is not local",
                 hint="lists that are fetched may only name http and https addresses and IDs",
             )
-        return LocalPath(self.context.folder / text)
+        path = _fields.file_path(text) if scheme == "file" else text
+        return LocalPath(Path(posixpath.normpath(self.context.folder / path)))
 
     def _inclusion(self, text: str, pairs: dict[str, str], origin: Origin) -> Need:
         if not text or pairs:
@@ -219,17 +223,20 @@ def _literal_digests(text: str) -> list[tuple[str | None, str]] | None:
 def _with_sums(spec: Spec, keys: Keys) -> Spec | Need:
     """An image whose keys are applied; a need while its digests are still to be read."""
     keyed = with_keys(spec, keys)
-    if keys.sums_file is None:
-        return keyed
+    return need_of_sums(keyed, keys) if keys.sums_files else keyed
+
+
+def need_of_sums(spec: Spec, keys: Keys) -> Need:
+    """What is needed for an image whose digests stand in other files."""
     return Need(
         NeedKind.SUMS,
-        keys.sums_file,
+        keys.sums_files[0],
         MAX_SUMS_BYTES,
         spec.descriptor,
         spec.origin,
-        trusted=isinstance(keys.sums_file, LocalPath),
+        trusted=isinstance(keys.sums_files[0], LocalPath),
         keys=keys,
-        spec=keyed,
+        spec=spec,
     )
 
 
