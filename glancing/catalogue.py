@@ -305,7 +305,12 @@ class Catalogue:
             self.sources.vouch(found.sources)
             return found
         self.sources.vouch([found.location])
-        return self._followed(found).specs[0]
+        specs = self._followed(found).specs
+        if len(specs) != 1:
+            raise ImageListError(
+                f"{found.descriptor} stands for several images", hint="sync brings all of them"
+            )
+        return specs[0]
 
     def _entry(self, location: Location, identifier: str) -> Spec:
         """An entry of a HEPiX list on this machine, whose signature and expiry are the operator's.

@@ -259,6 +259,8 @@ class NeedKind(StrEnum):
     STRATUSLAB = "stratuslab"
     SUMS = "sums"
     LIST = "list"
+    OCI_MANIFEST = "oci-manifest"
+    OCI_TAGS = "oci-tags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ class Need:
     the document is the operator's own words (a local file) and may therefore name local files.
     ``keys`` come before what the document says; ``over_http`` tells that they came unsigned over
     plain HTTP, and with them the address of the digests. ``spec`` is the image whose digests are
-    needed, ``context`` how a further list is to be read.
+    needed, ``context`` how a further list is to be read, ``seen`` what pages before told already.
     """
 
     kind: NeedKind
@@ -301,6 +303,7 @@ class Need:
     over_http: bool = False
     spec: Spec | None = None
     context: ListContext | None = None
+    seen: frozenset[str] = frozenset()
 
 
 class Naming(StrEnum):

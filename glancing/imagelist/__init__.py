@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import folder, hepix, plain
+from glancing.imagelist import folder, hepix, oci, plain
 from glancing.imagelist._fields import file_path, image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
@@ -28,6 +28,7 @@ __all__ = [
     "folder",
     "hepix",
     "image_name",
+    "oci",
     "parse_descriptor",
     "parse_list",
     "parse_metadata",
@@ -58,6 +59,10 @@ def parse_need(data: bytes, need: Need) -> Parsed:
     match need.kind:
         case NeedKind.STRATUSLAB:
             return Parsed(specs=(parse_metadata(data, need),))
+        case NeedKind.OCI_MANIFEST:
+            return oci.parse_manifest(data, need)
+        case NeedKind.OCI_TAGS:
+            return oci.parse_tags(data, need)
         case _:
             raise ValueError(f"no parser reads {need.kind} by itself")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glancing.errors import ImageListError
+from glancing.imagelist import oci
 from glancing.imagelist._fields import (
     file_path,
     http_url,
@@ -73,6 +74,8 @@ def parse_descriptor(
         url = marketplace_id.metadata_url(marketplace)
         return Need(NeedKind.STRATUSLAB, url, MAX_XML_BYTES, text, origin, mpid=text, naming=naming)
     scheme = scheme_of(text)
+    if scheme == "oci":
+        return oci.need(text, origin)
     if scheme not in (None, "file"):
         return _from_url(http_url(text), origin, naming, name)
     if not trusted:
