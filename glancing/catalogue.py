@@ -39,7 +39,6 @@ from glancing.model import (
     Events,
     ImageResult,
     ListContext,
-    ListFormat,
     LocalPath,
     Location,
     Naming,
@@ -49,6 +48,7 @@ from glancing.model import (
     Outcome,
     Parsed,
     Problem,
+    Reading,
     Severity,
     Sources,
     Spec,
@@ -114,7 +114,7 @@ class Catalogue:
     clock: Clock
     marketplace: Url = MARKETPLACE
     folder: Path = field(default_factory=Path.cwd)
-    list_format: ListFormat | None = None
+    reading: Reading = field(default_factory=Reading)
     _sums: _SumsFiles = field(default_factory=_SumsFiles)
 
     # --- lists ---
@@ -144,7 +144,7 @@ class Catalogue:
     def _read_list(self, location: Location, origin: Origin) -> Parsed:
         self.sources.vouch([location, self.marketplace])
         context = ListContext(
-            self._absolute(location), origin, self.marketplace, format=self.list_format
+            self._absolute(location), origin, self.marketplace, reading=self.reading
         )
         return self._parsed(location, context)
 

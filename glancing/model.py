@@ -11,6 +11,7 @@ decompression.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -317,22 +318,67 @@ class ListFormat(StrEnum):
     """The formats of image lists, as ``--format`` names them."""
 
     PLAIN = "plain"
+    SIMPLESTREAMS = "simplestreams"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on the attributes of an item: ``key=value``, ``!=``, ``~regex`` or ``!~``.
+
+    An attribute that is not there is taken for an empty one (as simplestreams does).
+    """
+
+    key: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read a condition as operators write it; ValueError when it is none."""
+        found = re.fullmatch(r"([A-Za-z0-9_.-]+)\s*(!=|!~|=|~)\s*(.*)", text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no filter such as arch=amd64 or release~noble|jammy")
+        if "~" in found[2]:
+            try:
+                re.compile(found[3])
+            except re.error as error:
+                raise ValueError(f"{found[3]!r} is no regular expression: {error}") from None
+        return cls(found[1], found[2], found[3])
+
+    def holds(self, attributes: Mapping[str, str]) -> bool:
+        """Whether attributes meet it."""
+        value = attributes.get(self.key, "")
+        if self.sign in ("~", "!~"):
+            return bool(re.search(self.value, value)) == (self.sign == "~")
+        return (value == self.value) == (self.sign == "=")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the operator wants lists to be read.
+
+    ``format`` is what they are, None to find out. ``filters`` and ``newest`` choose among the items
+    of simplestreams: all conditions must hold, and of each product that many serials are taken.
+    """
+
+    format: ListFormat | None = None
+    filters: tuple[Filter, ...] = ()
+    newest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ListContext:
     """What the reading of a list depends on besides its bytes.
 
-    Relative paths and addresses of the list start from ``location``. ``format`` is the operator's
-    word on what it is, None to find out. ``included_by`` are the lists that led to this one,
-    outermost first.
+    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
+    that led to this one, outermost first.
     """
 
     location: Location
     origin: Origin
     marketplace: Url
     naming: Naming = Naming.TITLE
-    format: ListFormat | None = None
+    reading: Reading = Reading()
     included_by: tuple[str, ...] = ()
 
     @property

@@ -42,11 +42,11 @@ from glancing.model import (
     ErrorReport,
     Events,
     ImageStore,
-    ListFormat,
     LocalPath,
     Location,
     Options,
     Progress,
+    Reading,
     SourceStream,
     Url,
     Validators,
@@ -165,7 +165,7 @@ class Session:
         *,
         mode: Mode = Mode.APPLY,
         marketplace: Url,
-        list_format: ListFormat | None = None,
+        reading: Reading | None = None,
         work_dir: Path | None = None,
         backup_dir: Path | None = None,
         access: HttpSettings | None = None,
@@ -181,9 +181,8 @@ class Session:
             self.resources.enter_context(directories.held_by(self.run_id))
         tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
-        catalogue = Catalogue(
-            tools.sources, self.events, tools.clock, marketplace, folder, list_format
-        )
+        asked = reading or Reading()
+        catalogue = Catalogue(tools.sources, self.events, tools.clock, marketplace, folder, asked)
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
         connect = None if without_cloud else self._connect
         return Job(command, self.run_id, catalogue, connect, tools, options, mode)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import folder, hepix, oci, plain
+from glancing.imagelist import folder, hepix, oci, plain, simplestreams
 from glancing.imagelist._fields import file_path, image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
@@ -49,9 +49,11 @@ def parse_list(data: bytes, context: ListContext) -> Parsed:
     ImageListError when it is no text, of a format that is not read here, or not of the format that
     the operator says it is.
     """
-    match context.format or recognised(data, context):
+    match context.reading.format or recognised(data, context):
         case ListFormat.PLAIN:
             return plain.parse(data, context)
+        case ListFormat.SIMPLESTREAMS:
+            return simplestreams.parse(data, context)
 
 
 def parse_need(data: bytes, need: Need) -> Parsed:
@@ -69,7 +71,7 @@ def parse_need(data: bytes, need: Need) -> Parsed:
 
 _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
     (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), "a HEPiX image list"),
-    (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), "a simplestreams index"),
+    (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), ListFormat.SIMPLESTREAMS),
     (re.compile(rb"\A[{\[]"), "a JSON document"),
     (re.compile(rb"\A(?i:<!doctype html|<html)"), "a web page"),
     (re.compile(rb"\A<"), "an XML document"),
@@ -87,7 +89,11 @@ _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
 def recognised(data: bytes, context: ListContext) -> ListFormat:
     """The format of a list by its first bytes; ImageListError when it is one that is not read."""
     what = clipped(context.origin.list_name or "the list")
-    start = text_bytes(data[:_SNIFFED_BYTES], what, ErrorKind.BAD_LIST).lstrip()
+    # JSON may say its format at the end.
+    ends = (
+        data if len(data) <= 2 * _SNIFFED_BYTES else data[:_SNIFFED_BYTES] + data[-_SNIFFED_BYTES:]
+    )
+    start = text_bytes(ends, what, ErrorKind.BAD_LIST).lstrip()
     found = next((found for mark, found in _MARKS if mark.search(start)), ListFormat.PLAIN)
     if isinstance(found, ListFormat):
         return found

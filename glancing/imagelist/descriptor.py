@@ -26,6 +26,9 @@ from glancing.imagelist._text import has_control
 from glancing.imagelist.stratuslab import MAX_XML_BYTES
 from glancing.model import LocalPath, Naming, Need, NeedKind, Origin, Spec, Url
 
+MAX_DEPTH = 3
+"""How many lists may lead to another."""
+
 MAX_DESCRIPTOR_CHARACTERS = 8000
 _METADATA_SUFFIXES = frozenset({".xml", ".json"})
 _ID = re.compile(r"[A-Za-z0-9_-]{27}")

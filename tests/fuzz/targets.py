@@ -28,11 +28,13 @@ from glancing.model import (
     MIB,
     Compression,
     ListContext,
+    ListFormat,
     LocalPath,
     Naming,
     Need,
     NeedKind,
     Origin,
+    Reading,
     Url,
 )
 
@@ -60,6 +62,11 @@ def _stratuslab(data: bytes) -> object:
 
 def _hepix(data: bytes) -> object:
     return hepix.parse(data, origin=Origin())
+
+
+def _simplestreams(data: bytes) -> object:
+    reading = Reading(format=ListFormat.SIMPLESTREAMS, newest=2)
+    return parse_list(data, ListContext(MARKETPLACE, Origin(), MARKETPLACE, reading=reading))
 
 
 def _oci_manifest(data: bytes) -> object:
@@ -118,6 +125,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "stratuslab-json": _stratuslab,
         "hepix-json": _hepix,
         "hepix-signed": _hepix,
+        "simplestreams": _simplestreams,
         "oci-manifest": _oci_manifest,
         "oci-tags": _oci_tags,
         "sums-file": _sums_file,
