@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from glancing import digests
 from glancing.crew import Crew
@@ -247,6 +248,8 @@ class Catalogue:
         keys = need.keys
         files = self._naming(spec, keys.sums_files) if keys.in_any_file else keys.sums_files
         keyed = self._with_sums(with_keys(spec, keys), keys.sums, files)
+        if keys.kept_as:
+            keyed = _keeping_digest(keyed, keys.kept_as)
         if need.over_http and (keys.sums or keys.sums_files):
             return _weakened(keyed, keyed.expected.digests)
         return keyed
@@ -370,6 +373,13 @@ def _needed_for(need: Need) -> Spec:
     if need.spec is None:
         raise ValueError("digests are needed for an image")
     return need.spec
+
+
+def _keeping_digest(spec: Spec, key: str) -> Spec:
+    """The image with a property that holds the digest of its published file."""
+    best = digests.strongest(spec.expected.published)
+    found = {key: best.value} if best else {}
+    return replace(spec, properties=MappingProxyType({**spec.properties, **found}))
 
 
 def _over_http(found: Parsed) -> Parsed:

@@ -269,7 +269,8 @@ class Keys:
     """What a line of a plain list says of its image, in place of what its descriptor leads to.
 
     ``sums`` are digests as they stand there, ``sums_files`` are where they are found: in each of
-    them, or with ``in_any_file`` in at least one.
+    them, or with ``in_any_file`` in at least one. ``kept_as`` is the property that keeps what was
+    found there.
     """
 
     name: str | None = None
@@ -279,6 +280,7 @@ class Keys:
     sums: tuple[Digest, ...] = ()
     sums_files: tuple[Location, ...] = ()
     in_any_file: bool = False
+    kept_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,7 @@ class ListFormat(StrEnum):
 
     PLAIN = "plain"
     SIMPLESTREAMS = "simplestreams"
+    DEFINITIONS = "openstack-image-manager"
 
 
 @dataclass(frozen=True, slots=True)

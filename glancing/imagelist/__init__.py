@@ -8,16 +8,17 @@ whatever end in a result or in an ImageListError, never in another exception.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import folder, hepix, oci, plain, simplestreams
+from glancing.imagelist import definitions, folder, hepix, oci, plain, simplestreams
 from glancing.imagelist._fields import file_path, image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
 from glancing.imagelist.plain import MAX_SUMS_BYTES, with_keys
 from glancing.imagelist.stratuslab import parse_metadata
-from glancing.model import ListContext, ListFormat, Need, NeedKind, Parsed
+from glancing.model import ListContext, ListFormat, Need, NeedKind, Parsed, Spec
 
 __all__ = [
     "MAX_LIST_BYTES",
@@ -54,19 +55,37 @@ def parse_list(data: bytes, context: ListContext) -> Parsed:
             return plain.parse(data, context)
         case ListFormat.SIMPLESTREAMS:
             return simplestreams.parse(data, context)
+        case ListFormat.DEFINITIONS:
+            return definitions.parse(data, context)
 
 
 def parse_need(data: bytes, need: Need) -> Parsed:
     """Read a document that was needed; ImageListError when it is not what it should be."""
     match need.kind:
         case NeedKind.STRATUSLAB:
-            return Parsed(specs=(parse_metadata(data, need),))
+            return _all_described(need, Parsed(specs=(parse_metadata(data, need),)))
         case NeedKind.OCI_MANIFEST:
-            return oci.parse_manifest(data, need)
+            return _all_described(need, oci.parse_manifest(data, need))
         case NeedKind.OCI_TAGS:
             return oci.parse_tags(data, need)
         case _:
             raise ValueError(f"no parser reads {need.kind} by itself")
+
+
+def _all_described(need: Need, found: Parsed) -> Parsed:
+    if need.spec is None:
+        return found
+    return replace(found, specs=tuple(_described(need.spec, each) for each in found.specs))
+
+
+def _described(spec: Spec, found: Spec) -> Spec:
+    """An image as a list describes it, with the addresses and digests that its metadata has."""
+    expected = replace(
+        found.expected,
+        either=found.expected.either + spec.expected.either,
+        disk_format=spec.expected.disk_format or found.expected.disk_format,
+    )
+    return replace(spec, sources=found.sources, expected=expected, mpid=found.mpid)
 
 
 _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
@@ -77,10 +96,8 @@ _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
     (re.compile(rb"\A<"), "an XML document"),
     (re.compile(rb"\A(?i:mime-version|content-type):"), "a signed (S/MIME) HEPiX image list"),
     (re.compile(rb"\A-----BEGIN PGP"), "a PGP-signed document"),
-    (
-        re.compile(rb"^(?:---|images:)[ \t\r]*$", re.MULTILINE),
-        "openstack-image-manager definitions",
-    ),
+    (re.compile(rb"^images:(?:\s|\Z)", re.MULTILINE), ListFormat.DEFINITIONS),
+    (re.compile(rb"^---[ \t\r]*$", re.MULTILINE), "YAML without images"),
     (re.compile(rb"^[0-9A-Fa-f]{32,128} [ *]\S", re.MULTILINE), "a checksum file"),
     (re.compile(rb"^[A-Z0-9]+ \([^)\n]+\) = [0-9a-f]+", re.MULTILINE), "a checksum file"),
 )
