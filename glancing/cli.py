@@ -249,6 +249,11 @@ _common = _together(
         type=click.Path(dir_okay=False, path_type=Path),
         help="A file of logins for sources, by host.",
     ),
+    _option(
+        "--keyring",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="OpenPGP keys by which checksum files have to be signed.",
+    ),
     _option("--netrc", is_flag=True, help="Use .netrc for sources that need a login."),
     _option("-v", "--verbose", is_flag=True, help="More events."),
 )
@@ -420,6 +425,7 @@ def _job(
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
         access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),
+        signed=session.signed_documents(flags["keyring"]),
         cloud_needed=cloud_needed,
     )
 

@@ -404,6 +404,20 @@ class Parsed:
     needs: tuple[Need, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A good signature: the bytes that it covers, and whose it is.
+
+    ``signer`` is the fingerprint of an OpenPGP key, or the subject of a certificate in slash form
+    with its ``issuer``; ``algorithm`` is the digest that was signed.
+    """
+
+    content: bytes = field(repr=False)
+    signer: str
+    algorithm: str
+    issuer: str | None = None
+
+
 # --- what Glance has ------------------------------------------------------------------------------
 
 
@@ -677,6 +691,26 @@ class Sources(Protocol):
 
     def read(self, location: Location, max_bytes: int) -> bytes:
         """A whole document of at most ``max_bytes``; raises DownloadError."""
+        ...
+
+
+class Signatures(Protocol):
+    """Verifies what lists and checksum files are signed with.
+
+    Every method raises SignatureError for what is not plainly good.
+    """
+
+    @property
+    def has_keyring(self) -> bool:
+        """Whether OpenPGP signatures can be verified, and are therefore demanded."""
+        ...
+
+    def clear_signed(self, message: bytes) -> Signature:
+        """The text under the signature of an OpenPGP clear-signed message, and no other."""
+        ...
+
+    def detached(self, data: bytes, signature: bytes) -> Signature:
+        """A document whose OpenPGP signature stands beside it."""
         ...
 
 
