@@ -7,12 +7,27 @@ what is done without one, is decided here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from glancing.errors import DownloadError, ErrorKind, SignatureError
-from glancing.imagelist import MAX_SUMS_BYTES
-from glancing.model import MIB, Events, LocalPath, Location, Signature, Signatures, Sources, Url
+from glancing.imagelist import MAX_SUMS_BYTES, is_mime_message, parse_list
+from glancing.model import (
+    MIB,
+    NO_TRUST,
+    Events,
+    ListContext,
+    ListFormat,
+    LocalPath,
+    Location,
+    Parsed,
+    Signature,
+    Signatures,
+    Sources,
+    Trust,
+    Url,
+)
 
 _CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _BESIDE = (".gpg", ".sign", ".asc")
@@ -26,6 +41,37 @@ class SignedDocuments:
 
     events: Events
     signatures: Signatures | None = None
+    trust: Trust = NO_TRUST
+
+    def read_list(self, data: bytes, context: ListContext, now: datetime) -> Parsed:
+        """What a list says, once its signature is good; raises ImageListError, SignatureError."""
+        context = replace(context, trust=self.trust, now=now)
+        if not (is_mime_message(data) or data.lstrip().startswith(_CLEAR_SIGNED)):
+            return self._unsigned(data, context)
+        try:
+            return self._signed_list(data, context)
+        except SignatureError as error:
+            self._tell_refused(context.location, error)
+            if not (self.trust.allow_unsigned and is_mime_message(data)):
+                raise
+            return parse_list(data, context)
+
+    def _unsigned(self, data: bytes, context: ListContext) -> Parsed:
+        try:
+            return parse_list(data, context)
+        except SignatureError as error:
+            self._tell_refused(context.location, error)
+            raise
+
+    def _signed_list(self, data: bytes, context: ListContext) -> Parsed:
+        verify = self._verifier()
+        mime = is_mime_message(data)
+        signature = verify.smime(data) if mime else verify.clear_signed(data)
+        if mime:
+            context = replace(context, format=ListFormat.HEPIX)
+        found = parse_list(signature.content, replace(context, signature=signature))
+        self._tell_verified(context.location, signature)
+        return found
 
     @property
     def has_keyring(self) -> bool:
@@ -49,24 +95,40 @@ class SignedDocuments:
 
     def _told(self, location: Location, check: Callable[[Signatures], Signature]) -> bytes:
         """Verify, and tell the outcome in one event."""
-        where = str(location)
         try:
-            if self.signatures is None:
-                raise SignatureError("signatures cannot be verified", check="keyring")
-            found = check(self.signatures)
+            found = check(self._verifier())
         except SignatureError as error:
-            self.events.error(
-                "list.signature_refused",
-                list=where,
-                check=error.check,
-                signer=error.signer,
-                reason=error.message,
-            )
+            self._tell_refused(location, error)
             raise
-        self.events.info(
-            "list.signature_verified", list=where, signer=found.signer, algorithm=found.algorithm
-        )
+        self._tell_verified(location, found)
         return found.content
+
+    def _verifier(self) -> Signatures:
+        if self.signatures is None:
+            raise SignatureError(
+                "there is nothing to verify signatures against",
+                check="trust",
+                hint="--ca-dir names certificate authorities, --keyring OpenPGP keys",
+            )
+        return self.signatures
+
+    def _tell_verified(self, location: Location, found: Signature) -> None:
+        self.events.info(
+            "list.signature_verified",
+            list=str(location),
+            signer=found.signer,
+            issuer=found.issuer,
+            algorithm=found.algorithm,
+        )
+
+    def _tell_refused(self, location: Location, error: SignatureError) -> None:
+        self.events.error(
+            "list.signature_refused",
+            list=str(location),
+            check=error.check,
+            signer=error.signer,
+            reason=error.message,
+        )
 
 
 def is_clear_signed(data: bytes) -> bool:

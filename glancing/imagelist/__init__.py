@@ -8,11 +8,12 @@ whatever end in a result or in an ImageListError, never in another exception.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import folder, hepix, plain
+from glancing.imagelist import endorsed, folder, hepix, plain
 from glancing.imagelist._fields import file_path, image_name
-from glancing.imagelist._text import clipped, text_bytes
+from glancing.imagelist._text import UTF8_BOM, clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
 from glancing.imagelist.plain import MAX_SUMS_BYTES, with_keys
@@ -28,6 +29,7 @@ __all__ = [
     "folder",
     "hepix",
     "image_name",
+    "is_mime_message",
     "parse_descriptor",
     "parse_list",
     "parse_metadata",
@@ -50,7 +52,9 @@ def parse_list(data: bytes, context: ListContext) -> Parsed:
     """
     match context.format or recognised(data, context):
         case ListFormat.PLAIN:
-            return plain.parse(data, context)
+            return replace(plain.parse(data, context), signed=context.signature is not None)
+        case ListFormat.HEPIX:
+            return endorsed.parse(data, context)
 
 
 def parse_need(data: bytes, need: Need) -> Parsed:
@@ -62,13 +66,14 @@ def parse_need(data: bytes, need: Need) -> Parsed:
             raise ValueError(f"no parser reads {need.kind} by itself")
 
 
+_MIME = re.compile(rb"\A(?i:mime-version|content-type):")
 _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
-    (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), "a HEPiX image list"),
+    (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), ListFormat.HEPIX),
     (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), "a simplestreams index"),
     (re.compile(rb"\A[{\[]"), "a JSON document"),
     (re.compile(rb"\A(?i:<!doctype html|<html)"), "a web page"),
     (re.compile(rb"\A<"), "an XML document"),
-    (re.compile(rb"\A(?i:mime-version|content-type):"), "a signed (S/MIME) HEPiX image list"),
+    (_MIME, ListFormat.HEPIX),
     (re.compile(rb"\A-----BEGIN PGP"), "a PGP-signed document"),
     (
         re.compile(rb"^(?:---|images:)[ \t\r]*$", re.MULTILINE),
@@ -77,6 +82,11 @@ _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
     (re.compile(rb"^[0-9A-Fa-f]{32,128} [ *]\S", re.MULTILINE), "a checksum file"),
     (re.compile(rb"^[A-Z0-9]+ \([^)\n]+\) = [0-9a-f]+", re.MULTILINE), "a checksum file"),
 )
+
+
+def is_mime_message(data: bytes) -> bool:
+    """Whether a document begins as the S/MIME messages do that signed lists come in."""
+    return _MIME.match(data.removeprefix(UTF8_BOM).lstrip()[:_SNIFFED_BYTES]) is not None
 
 
 def recognised(data: bytes, context: ListContext) -> ListFormat:
