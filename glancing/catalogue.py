@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from glancing import digests
 from glancing.crew import Crew
@@ -38,7 +39,6 @@ from glancing.model import (
     Events,
     ImageResult,
     ListContext,
-    ListFormat,
     LocalPath,
     Location,
     Naming,
@@ -48,6 +48,7 @@ from glancing.model import (
     Outcome,
     Parsed,
     Problem,
+    Reading,
     Severity,
     Sources,
     Spec,
@@ -115,7 +116,7 @@ class Catalogue:
     clock: Clock
     marketplace: Url = MARKETPLACE
     folder: Path = field(default_factory=Path.cwd)
-    list_format: ListFormat | None = None
+    reading: Reading = field(default_factory=Reading)
     signed: SignedDocuments | None = None
     _sums: _SumsFiles = field(default_factory=_SumsFiles)
 
@@ -146,7 +147,7 @@ class Catalogue:
     def _read_list(self, location: Location, origin: Origin) -> Parsed:
         self.sources.vouch([location, self.marketplace])
         context = ListContext(
-            self._absolute(location), origin, self.marketplace, format=self.list_format
+            self._absolute(location), origin, self.marketplace, reading=self.reading
         )
         return self._parsed(location, context)
 
@@ -155,7 +156,7 @@ class Catalogue:
         names = self.sources.names_in(location)
         if names is None:
             data = self.sources.read(location, MAX_LIST_BYTES)
-            found = self._documents.read_list(data, context, self.clock.now())
+            found = self._documents.read_list(data, context, self.sources, self.clock.now())
         else:
             found = folder.parse(names, context)
         self._tell_list(location, found)
@@ -250,6 +251,8 @@ class Catalogue:
         keys = need.keys
         files = self._naming(spec, keys.sums_files) if keys.in_any_file else keys.sums_files
         keyed = self._with_sums(with_keys(spec, keys), keys.sums, files)
+        if keys.kept_as:
+            keyed = _keeping_digest(keyed, keys.kept_as)
         if need.over_http and (keys.sums or keys.sums_files):
             return _weakened(keyed, keyed.expected.digests)
         return keyed
@@ -308,7 +311,12 @@ class Catalogue:
             self.sources.vouch(found.sources)
             return found
         self.sources.vouch([found.location])
-        return self._followed(found).specs[0]
+        specs = self._followed(found).specs
+        if len(specs) != 1:
+            raise ImageListError(
+                f"{found.descriptor} stands for several images", hint="sync brings all of them"
+            )
+        return specs[0]
 
     def _entry(self, location: Location, identifier: str) -> Spec:
         """An entry of a HEPiX list on this machine, whose signature and expiry are the operator's.
@@ -379,6 +387,13 @@ def _needed_for(need: Need) -> Spec:
     if need.spec is None:
         raise ValueError("digests are needed for an image")
     return need.spec
+
+
+def _keeping_digest(spec: Spec, key: str) -> Spec:
+    """The image with a property that holds the digest of its published file."""
+    best = digests.strongest(spec.expected.published)
+    found = {key: best.value} if best else {}
+    return replace(spec, properties=MappingProxyType({**spec.properties, **found}))
 
 
 def _over_http(found: Parsed) -> Parsed:

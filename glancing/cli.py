@@ -15,7 +15,17 @@ import click
 
 from glancing import __version__
 from glancing.errors import ConfigError, ErrorKind, ExitCode, ImageListError
-from glancing.model import ALGORITHMS, ListFormat, LocalPath, Location, Options, Trust, Url
+from glancing.model import (
+    ALGORITHMS,
+    Filter,
+    ListFormat,
+    LocalPath,
+    Location,
+    Options,
+    Reading,
+    Trust,
+    Url,
+)
 from glancing.sharding import Shard
 
 if TYPE_CHECKING:
@@ -128,6 +138,20 @@ class _UrlType(click.ParamType[Url]):
         if not _URL.match(value):
             self.fail("not an http or https URL", param, ctx)
         return Url(value)
+
+
+class _FilterType(click.ParamType[Filter]):
+    """A condition on the items of simplestreams."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Filter:
+        try:
+            return value if isinstance(value, Filter) else Filter.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _NetworkType(click.ParamType["Network"]):
@@ -284,6 +308,19 @@ _lists = _together(
         type=click.Choice(list(ListFormat)),
         help="What the lists are, where their content does not tell.",
     ),
+    _option(
+        "--filter",
+        "filters",
+        type=_FilterType(),
+        multiple=True,
+        help="Which items of simplestreams: KEY=VALUE, !=, KEY~REGEX or !~; all must hold.",
+    ),
+    _option(
+        "--newest",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Only the newest N versions of each product of simplestreams.",
+    ),
     _option("--only", multiple=True, metavar="NAME|ID", help="Act on these entries alone."),
     _option(
         "--shard",
@@ -409,7 +446,7 @@ def _job(
         options,
         mode=mode,
         marketplace=flags["marketplace"],
-        list_format=ListFormat(flags["list_format"]) if flags.get("list_format") else None,
+        reading=_reading(flags),
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
         access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),
@@ -425,6 +462,15 @@ def _trust(flags: dict[str, Any]) -> Trust:
         endorser_ca=flags.get("endorser_ca"),
         list_ids=flags.get("list_id", ()),
         allow_unsigned=flags.get("allow_unsigned_list", False),
+    )
+
+
+def _reading(flags: dict[str, Any]) -> Reading:
+    name = flags.get("list_format")
+    return Reading(
+        format=ListFormat(name) if name else None,
+        filters=flags.get("filters", ()),
+        newest=flags.get("newest"),
     )
 
 

@@ -11,6 +11,7 @@ decompression.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -291,6 +292,8 @@ class NeedKind(StrEnum):
     STRATUSLAB = "stratuslab"
     SUMS = "sums"
     LIST = "list"
+    OCI_MANIFEST = "oci-manifest"
+    OCI_TAGS = "oci-tags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +301,8 @@ class Keys:
     """What a line of a plain list says of its image, in place of what its descriptor leads to.
 
     ``sums`` are digests as they stand there, ``sums_files`` are where they are found: in each of
-    them, or with ``in_any_file`` in at least one.
+    them, or with ``in_any_file`` in at least one. ``kept_as`` is the property that keeps what was
+    found there.
     """
 
     name: str | None = None
@@ -308,6 +312,7 @@ class Keys:
     sums: tuple[Digest, ...] = ()
     sums_files: tuple[Location, ...] = ()
     in_any_file: bool = False
+    kept_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +323,7 @@ class Need:
     the document is the operator's own words (a local file) and may therefore name local files.
     ``keys`` come before what the document says; ``over_http`` tells that they came unsigned over
     plain HTTP, and with them the address of the digests. ``spec`` is the image whose digests are
-    needed, ``context`` how a further list is to be read.
+    needed, ``context`` how a further list is to be read, ``seen`` what pages before told already.
     """
 
     kind: NeedKind
@@ -333,6 +338,7 @@ class Need:
     over_http: bool = False
     spec: Spec | None = None
     context: ListContext | None = None
+    seen: frozenset[str] = frozenset()
 
 
 class Naming(StrEnum):
@@ -347,6 +353,53 @@ class ListFormat(StrEnum):
 
     PLAIN = "plain"
     HEPIX = "hepix"
+    SIMPLESTREAMS = "simplestreams"
+    DEFINITIONS = "openstack-image-manager"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on the attributes of an item: ``key=value``, ``!=``, ``~regex`` or ``!~``.
+
+    An attribute that is not there is taken for an empty one (as simplestreams does).
+    """
+
+    key: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read a condition as operators write it; ValueError when it is none."""
+        found = re.fullmatch(r"([A-Za-z0-9_.-]+)\s*(!=|!~|=|~)\s*(.*)", text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no filter such as arch=amd64 or release~noble|jammy")
+        if "~" in found[2]:
+            try:
+                re.compile(found[3])
+            except re.error as error:
+                raise ValueError(f"{found[3]!r} is no regular expression: {error}") from None
+        return cls(found[1], found[2], found[3])
+
+    def holds(self, attributes: Mapping[str, str]) -> bool:
+        """Whether attributes meet it."""
+        value = attributes.get(self.key, "")
+        if self.sign in ("~", "!~"):
+            return bool(re.search(self.value, value)) == (self.sign == "~")
+        return (value == self.value) == (self.sign == "=")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the operator wants lists to be read.
+
+    ``format`` is what they are, None to find out. ``filters`` and ``newest`` choose among the items
+    of simplestreams: all conditions must hold, and of each product that many serials are taken.
+    """
+
+    format: ListFormat | None = None
+    filters: tuple[Filter, ...] = ()
+    newest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,17 +437,16 @@ class Signature:
 class ListContext:
     """What the reading of a list depends on besides its bytes.
 
-    Relative paths and addresses of the list start from ``location``. ``format`` is the operator's
-    word on what it is, None to find out. ``included_by`` are the lists that led to this one,
-    outermost first. ``signature`` is the good one that the list has; ``trust`` and ``now`` are for
-    formats that are judged by them.
+    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
+    that led to this one, outermost first. ``signature`` is the good one that the list has;
+    ``trust`` and ``now`` are for formats that are judged by them.
     """
 
     location: Location
     origin: Origin
     marketplace: Url
     naming: Naming = Naming.TITLE
-    format: ListFormat | None = None
+    reading: Reading = Reading()
     included_by: tuple[str, ...] = ()
     signature: Signature | None = None
     trust: Trust = NO_TRUST

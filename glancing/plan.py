@@ -8,7 +8,6 @@ per group of rows that share a condition), and the first that answers wins.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from glancing.model import (
     StoredImage,
     Validators,
 )
+from glancing.versions import version_key
 
 # --- decisions ------------------------------------------------------------------------------------
 
@@ -186,23 +186,6 @@ def _agreements(digests: Iterable[Digest], known: Mapping[str, str]) -> list[boo
 
 def _by_algorithm(digests: Iterable[Digest]) -> dict[str, str]:
     return {digest.algorithm: digest.value for digest in digests}
-
-
-def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Order versions naturally: numbers as numbers, words as words, part by part.
-
-    Numbers are compared by length, then as text, so that one of a thousand digits is no trouble.
-    """
-    parts = re.findall(r"[0-9]+|[^\W0-9_]+", version)
-    return tuple(_number(part.lstrip("0")) if _is_number(part) else (0, 0, part) for part in parts)
-
-
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal()
-
-
-def _number(digits: str) -> tuple[int, int, str]:
-    return (1, len(digits), digits)
 
 
 class _Age(Enum):

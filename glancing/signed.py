@@ -12,13 +12,12 @@ from datetime import datetime
 from pathlib import Path
 
 from glancing.errors import DownloadError, ErrorKind, SignatureError
-from glancing.imagelist import MAX_SUMS_BYTES, is_mime_message, parse_list
+from glancing.imagelist import MAX_SUMS_BYTES, is_mime_message, is_stream, parse_list
 from glancing.model import (
     MIB,
     NO_TRUST,
     Events,
     ListContext,
-    ListFormat,
     LocalPath,
     Location,
     Parsed,
@@ -43,35 +42,37 @@ class SignedDocuments:
     signatures: Signatures | None = None
     trust: Trust = NO_TRUST
 
-    def read_list(self, data: bytes, context: ListContext, now: datetime) -> Parsed:
-        """What a list says, once its signature is good; raises ImageListError, SignatureError."""
-        context = replace(context, trust=self.trust, now=now)
-        if not (is_mime_message(data) or data.lstrip().startswith(_CLEAR_SIGNED)):
-            return self._unsigned(data, context)
+    def read_list(
+        self, data: bytes, context: ListContext, sources: Sources, now: datetime
+    ) -> Parsed:
+        """What a list says, once its signature is good.
+
+        Raises DownloadError, ImageListError and SignatureError.
+        """
+        # The signature of a list says nothing of those that it includes.
+        context = replace(context, signature=None, trust=self.trust, now=now)
         try:
-            return self._signed_list(data, context)
+            signature = self._signature(data, context, sources)
+            content = data if signature is None else signature.content
+            found = parse_list(content, replace(context, signature=signature))
         except SignatureError as error:
             self._tell_refused(context.location, error)
             if not (self.trust.allow_unsigned and is_mime_message(data)):
                 raise
             return parse_list(data, context)
-
-    def _unsigned(self, data: bytes, context: ListContext) -> Parsed:
-        try:
-            return parse_list(data, context)
-        except SignatureError as error:
-            self._tell_refused(context.location, error)
-            raise
-
-    def _signed_list(self, data: bytes, context: ListContext) -> Parsed:
-        verify = self._verifier()
-        mime = is_mime_message(data)
-        signature = verify.smime(data) if mime else verify.clear_signed(data)
-        if mime:
-            context = replace(context, format=ListFormat.HEPIX)
-        found = parse_list(signature.content, replace(context, signature=signature))
-        self._tell_verified(context.location, signature)
+        if signature is not None:
+            self._tell_verified(context.location, signature)
         return found
+
+    def _signature(self, data: bytes, context: ListContext, sources: Sources) -> Signature | None:
+        """The good signature of a list, None for one that has none and may be read without."""
+        if is_mime_message(data):
+            return self._verifier().smime(data)
+        if data.lstrip().startswith(_CLEAR_SIGNED):
+            return self._verifier().clear_signed(data)
+        if self.has_keyring and is_stream(data, context):
+            return _verified(self._verifier(), data, context.location, sources)
+        return None
 
     @property
     def has_keyring(self) -> bool:

@@ -43,11 +43,11 @@ from glancing.model import (
     ErrorReport,
     Events,
     ImageStore,
-    ListFormat,
     LocalPath,
     Location,
     Options,
     Progress,
+    Reading,
     SourceStream,
     Trust,
     Url,
@@ -181,7 +181,7 @@ class Session:
         *,
         mode: Mode = Mode.APPLY,
         marketplace: Url,
-        list_format: ListFormat | None = None,
+        reading: Reading | None = None,
         work_dir: Path | None = None,
         backup_dir: Path | None = None,
         access: HttpSettings | None = None,
@@ -198,8 +198,9 @@ class Session:
             self.resources.enter_context(directories.held_by(self.run_id))
         tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
+        asked = reading or Reading()
         catalogue = Catalogue(
-            tools.sources, self.events, tools.clock, marketplace, folder, list_format, signed
+            tools.sources, self.events, tools.clock, marketplace, folder, asked, signed
         )
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
         connect = None if without_cloud else self._connect

@@ -40,8 +40,8 @@ from glancing.plan import (
     compare_bytes,
     decide,
     unread,
-    version_key,
 )
+from glancing.versions import version_key
 
 BOTH = ("sha256", "sha512")
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
