@@ -305,7 +305,7 @@ _lists = _together(
     _option(
         "--format",
         "list_format",
-        type=click.Choice(list(ListFormat)),
+        type=click.Choice([each.value for each in ListFormat]),
         help="What the lists are, where their content does not tell.",
     ),
     _option(
