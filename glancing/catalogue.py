@@ -408,8 +408,11 @@ def _weakened(spec: Spec, weak: Iterable[Digest]) -> Spec:
 
 
 def _unreadable(location: Location, error: GlancingError) -> ConfigError:
-    kind = error.kind if isinstance(error, SignatureError) else ErrorKind.BAD_LIST
-    return ConfigError(f"{location} cannot be read: {error.message}", kind=kind, hint=error.hint)
+    if isinstance(error, SignatureError):
+        what = f"{location} is not taken: {error.message}"
+        return ConfigError(what, kind=error.kind, hint=error.hint)
+    what = f"{location} cannot be read: {error.message}"
+    return ConfigError(what, kind=ErrorKind.BAD_LIST, hint=error.hint)
 
 
 def _names(spec: Spec) -> list[str]:
