@@ -15,11 +15,11 @@ from pysequoia import SignatureMode, Tsk, sign
 
 from glancing.catalogue import Catalogue, ImportRequest
 from glancing.errors import ConfigError, DownloadError, ErrorKind, SignatureError
-from glancing.model import Digest, LocalPath, Location, Url
+from glancing.model import NO_TRUST, Digest, LocalPath, Location, Trust, Url
 from glancing.signatures import Verifier, read_keyring
 from glancing.signed import SignedDocuments
 from tests.fakes import FakeClock, FakeSource, FakeSources, ListEvents
-from tests.imagelist_documents import hepix
+from tests.imagelist_documents import hepix, signed
 
 IMAGE = "http://images.example.org/a.img"
 SUMS = Url("http://images.example.org/SHA256SUMS?token=secret")
@@ -31,13 +31,13 @@ KEY, STRANGER = Tsk.generate("publisher"), Tsk.generate("stranger")
 class World:
     """A catalogue with a keyring, and what lies at its addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust = NO_TRUST) -> None:
         clock = FakeClock(datetime.now(UTC))
         ring = read_keyring(bytes(KEY.extract_certificate()), "ring")
         self.sources, self.events = FakeSources(), ListEvents()
-        signed = SignedDocuments(self.events, Verifier(clock, keyring=ring))
+        documents = SignedDocuments(self.events, Verifier(clock, keyring=ring), trust)
         self.catalogue = Catalogue(
-            self.sources, self.events, clock, folder=Path("/lists"), signed=signed
+            self.sources, self.events, clock, folder=Path("/lists"), signed=documents
         )
 
     def put(self, location: Location, data: bytes | Exception) -> None:
@@ -140,6 +140,16 @@ def test_a_clear_signed_list_vouches_for_no_list_that_it_includes(world: World) 
         "bad-signature",
         "the list is not signed",
     )
+
+
+def test_nor_for_one_that_is_taken_unsigned() -> None:
+    world = World(Trust(allow_unsigned=True))
+    outer, inner = Url("http://lists.example.org/outer"), Url("http://lists.example.org/inner")
+    world.put(outer, clear_signed(KEY, f"list={inner.full}\n".encode()))
+    world.put(inner, signed(hepix(**{"dc:date:expires": ""})))
+    [spec] = world.catalogue.read_lists([outer]).specs
+    assert spec.expected.over_http == frozenset(spec.expected.digests) != frozenset()
+    assert world.events.named("list.unsigned")
 
 
 def test_a_clear_signed_list_needs_a_keyring() -> None:
