@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,6 @@ from glancing.errors import (
 )
 from glancing.imagelist import (
     MAX_LIST_BYTES,
-    MAX_SUMS_BYTES,
     folder,
     hepix,
     parse_descriptor,
@@ -40,7 +39,6 @@ from glancing.model import (
     Events,
     ImageResult,
     ListContext,
-    ListFormat,
     LocalPath,
     Location,
     Naming,
@@ -50,11 +48,13 @@ from glancing.model import (
     Outcome,
     Parsed,
     Problem,
+    Reading,
     Severity,
     Sources,
     Spec,
     Url,
 )
+from glancing.signed import SignedDocuments
 
 MARKETPLACE = Url("https://marketplace.stratuslab.eu/marketplace/metadata")
 _READERS = 8  # documents are small: what counts is the waiting for each
@@ -90,14 +90,14 @@ class _SumsFiles:
         self._lock = threading.Lock()
         self._read: dict[Location, Future[bytes]] = {}
 
-    def read(self, location: Location, sources: Sources) -> bytes:
-        """The file as it was first read, or its error; raises DownloadError."""
+    def read(self, location: Location, read: Callable[[Location], bytes]) -> bytes:
+        """The file as it was first read, or its error; raises what ``read`` raises."""
         with self._lock:
             known = self._read.get(location)
             found = self._read.setdefault(location, known or Future())
         if known is None:
             try:
-                found.set_result(sources.read(location, MAX_SUMS_BYTES))
+                found.set_result(read(location))
             except GlancingError as error:
                 found.set_exception(error)
         return found.result()
@@ -107,7 +107,8 @@ class _SumsFiles:
 class Catalogue:
     """Reads the documents of one run.
 
-    ``folder`` is where relative paths of the command line start.
+    ``folder`` is where relative paths of the command line start, ``signed`` tells which documents
+    have to be signed (None for none).
     """
 
     sources: Sources
@@ -115,7 +116,8 @@ class Catalogue:
     clock: Clock
     marketplace: Url = MARKETPLACE
     folder: Path = field(default_factory=Path.cwd)
-    list_format: ListFormat | None = None
+    reading: Reading = field(default_factory=Reading)
+    signed: SignedDocuments | None = None
     _sums: _SumsFiles = field(default_factory=_SumsFiles)
 
     # --- lists ---
@@ -145,7 +147,7 @@ class Catalogue:
     def _read_list(self, location: Location, origin: Origin) -> Parsed:
         self.sources.vouch([location, self.marketplace])
         context = ListContext(
-            self._absolute(location), origin, self.marketplace, format=self.list_format
+            self._absolute(location), origin, self.marketplace, reading=self.reading
         )
         return self._parsed(location, context)
 
@@ -286,8 +288,8 @@ class Catalogue:
         expected, notes = digests.override(spec.expected, sums=sums, sums_files=found)
         for note in notes:
             self.events.warning("digest.overridden", name=spec.name, reason=note)
-        openly = {each for place, there in listed if place.travels_openly for each in there}
-        safely = {each for place, there in listed if not place.travels_openly for each in there}
+        openly = {each for place, there in listed if self._may_change(place) for each in there}
+        safely = {each for place, there in listed if not self._may_change(place) for each in there}
         over_http = (expected.over_http | openly) - safely - set(sums)
         over_http &= set(expected.digests)
         return replace(spec, expected=replace(expected, over_http=frozenset(over_http)))
@@ -308,7 +310,12 @@ class Catalogue:
             self.sources.vouch(found.sources)
             return found
         self.sources.vouch([found.location])
-        return self._followed(found).specs[0]
+        specs = self._followed(found).specs
+        if len(specs) != 1:
+            raise ImageListError(
+                f"{found.descriptor} stands for several images", hint="sync brings all of them"
+            )
+        return specs[0]
 
     def _entry(self, location: Location, identifier: str) -> Spec:
         """An entry of a HEPiX list on this machine, whose signature and expiry are the operator's.
@@ -344,11 +351,22 @@ class Catalogue:
 
     def _sums_file(self, location: Location) -> bytes:
         try:
-            return self._sums.read(location, self.sources)
+            return self._sums.read(location, self._read_sums)
         except DownloadError as error:
             if isinstance(location, LocalPath):
                 raise _unreadable(location, error) from error
             raise
+
+    def _read_sums(self, location: Location) -> bytes:
+        return self._documents.read_sums(location, self.sources)
+
+    def _may_change(self, sums_file: Location) -> bool:
+        """Whether anybody on the way can change a checksum file without being noticed."""
+        return sums_file.travels_openly and not self._documents.has_keyring
+
+    @property
+    def _documents(self) -> SignedDocuments:
+        return self.signed or SignedDocuments(self.events)
 
 
 def failed_row(descriptor: str, origin: Origin, error: GlancingError) -> ImageResult:

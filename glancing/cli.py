@@ -15,7 +15,16 @@ import click
 
 from glancing import __version__
 from glancing.errors import ConfigError, ErrorKind, ExitCode, ImageListError
-from glancing.model import ALGORITHMS, ListFormat, LocalPath, Location, Options, Url
+from glancing.model import (
+    ALGORITHMS,
+    Filter,
+    ListFormat,
+    LocalPath,
+    Location,
+    Options,
+    Reading,
+    Url,
+)
 from glancing.sharding import Shard
 
 if TYPE_CHECKING:
@@ -130,6 +139,20 @@ class _UrlType(click.ParamType[Url]):
         return Url(value)
 
 
+class _FilterType(click.ParamType[Filter]):
+    """A condition on the items of simplestreams."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Filter:
+        try:
+            return value if isinstance(value, Filter) else Filter.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _NetworkType(click.ParamType["Network"]):
     """A network in CIDR form, or a single address."""
 
@@ -226,6 +249,11 @@ _common = _together(
         type=click.Path(dir_okay=False, path_type=Path),
         help="A file of logins for sources, by host.",
     ),
+    _option(
+        "--keyring",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="OpenPGP keys by which checksum files have to be signed.",
+    ),
     _option("--netrc", is_flag=True, help="Use .netrc for sources that need a login."),
     _option("-v", "--verbose", is_flag=True, help="More events."),
 )
@@ -265,6 +293,19 @@ _lists = _together(
         "list_format",
         type=click.Choice(list(ListFormat)),
         help="What the lists are, where their content does not tell.",
+    ),
+    _option(
+        "--filter",
+        "filters",
+        type=_FilterType(),
+        multiple=True,
+        help="Which items of simplestreams: KEY=VALUE, !=, KEY~REGEX or !~; all must hold.",
+    ),
+    _option(
+        "--newest",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Only the newest N versions of each product of simplestreams.",
     ),
     _option("--only", multiple=True, metavar="NAME|ID", help="Act on these entries alone."),
     _option(
@@ -380,11 +421,21 @@ def _job(
         options,
         mode=mode,
         marketplace=flags["marketplace"],
-        list_format=ListFormat(flags["list_format"]) if flags.get("list_format") else None,
+        reading=_reading(flags),
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
         access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),
+        signed=session.signed_documents(flags["keyring"]),
         cloud_needed=cloud_needed,
+    )
+
+
+def _reading(flags: dict[str, Any]) -> Reading:
+    name = flags.get("list_format")
+    return Reading(
+        format=ListFormat(name) if name else None,
+        filters=flags.get("filters", ()),
+        newest=flags.get("newest"),
     )
 
 

@@ -30,6 +30,7 @@ class ErrorKind(StrEnum):
     CONFIG = "config"
     BAD_LIST = "bad-list"
     BAD_METADATA = "bad-metadata"
+    BAD_SIGNATURE = "bad-signature"
     CLOUD_UNREACHABLE = "cloud-unreachable"
     LOGIN_REFUSED = "login-refused"
     NOT_FOUND = "not-found"
@@ -102,6 +103,23 @@ class ImageListError(GlancingError):
     """An image list, or a document it refers to, cannot be read or is not what it should be."""
 
     default_kind = ErrorKind.BAD_LIST
+
+
+class SignatureError(ImageListError):
+    """A document is not signed as it has to be.
+
+    ``check`` names what failed in one word (``signature``, ``signer``, ``validity``, …), ``signer``
+    whose signature it claims to be, where that can be told.
+    """
+
+    default_kind = ErrorKind.BAD_SIGNATURE
+
+    def __init__(
+        self, message: str, *, check: str, signer: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.check = check
+        self.signer = signer
 
 
 class CloudError(GlancingError):

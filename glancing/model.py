@@ -11,6 +11,7 @@ decompression.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -263,6 +264,8 @@ class NeedKind(StrEnum):
     STRATUSLAB = "stratuslab"
     SUMS = "sums"
     LIST = "list"
+    OCI_MANIFEST = "oci-manifest"
+    OCI_TAGS = "oci-tags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +295,7 @@ class Need:
     the document is the operator's own words (a local file) and may therefore name local files.
     ``keys`` come before what the document says; ``over_http`` tells that they came unsigned over
     plain HTTP, and with them the address of the digests. ``spec`` is the image whose digests are
-    needed, ``context`` how a further list is to be read.
+    needed, ``context`` how a further list is to be read, ``seen`` what pages before told already.
     """
 
     kind: NeedKind
@@ -307,6 +310,7 @@ class Need:
     over_http: bool = False
     spec: Spec | None = None
     context: ListContext | None = None
+    seen: frozenset[str] = frozenset()
 
 
 class Naming(StrEnum):
@@ -320,23 +324,68 @@ class ListFormat(StrEnum):
     """The formats of image lists, as ``--format`` names them."""
 
     PLAIN = "plain"
+    SIMPLESTREAMS = "simplestreams"
     DEFINITIONS = "openstack-image-manager"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on the attributes of an item: ``key=value``, ``!=``, ``~regex`` or ``!~``.
+
+    An attribute that is not there is taken for an empty one (as simplestreams does).
+    """
+
+    key: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read a condition as operators write it; ValueError when it is none."""
+        found = re.fullmatch(r"([A-Za-z0-9_.-]+)\s*(!=|!~|=|~)\s*(.*)", text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no filter such as arch=amd64 or release~noble|jammy")
+        if "~" in found[2]:
+            try:
+                re.compile(found[3])
+            except re.error as error:
+                raise ValueError(f"{found[3]!r} is no regular expression: {error}") from None
+        return cls(found[1], found[2], found[3])
+
+    def holds(self, attributes: Mapping[str, str]) -> bool:
+        """Whether attributes meet it."""
+        value = attributes.get(self.key, "")
+        if self.sign in ("~", "!~"):
+            return bool(re.search(self.value, value)) == (self.sign == "~")
+        return (value == self.value) == (self.sign == "=")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the operator wants lists to be read.
+
+    ``format`` is what they are, None to find out. ``filters`` and ``newest`` choose among the items
+    of simplestreams: all conditions must hold, and of each product that many serials are taken.
+    """
+
+    format: ListFormat | None = None
+    filters: tuple[Filter, ...] = ()
+    newest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ListContext:
     """What the reading of a list depends on besides its bytes.
 
-    Relative paths and addresses of the list start from ``location``. ``format`` is the operator's
-    word on what it is, None to find out. ``included_by`` are the lists that led to this one,
-    outermost first.
+    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
+    that led to this one, outermost first.
     """
 
     location: Location
     origin: Origin
     marketplace: Url
     naming: Naming = Naming.TITLE
-    format: ListFormat | None = None
+    reading: Reading = Reading()
     included_by: tuple[str, ...] = ()
 
     @property
@@ -357,6 +406,20 @@ class Parsed:
     specs: tuple[Spec, ...] = ()
     problems: tuple[Problem, ...] = ()
     needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A good signature: the bytes that it covers, and whose it is.
+
+    ``signer`` is the fingerprint of an OpenPGP key, or the subject of a certificate in slash form
+    with its ``issuer``; ``algorithm`` is the digest that was signed.
+    """
+
+    content: bytes = field(repr=False)
+    signer: str
+    algorithm: str
+    issuer: str | None = None
 
 
 # --- what Glance has ------------------------------------------------------------------------------
@@ -635,6 +698,26 @@ class Sources(Protocol):
 
     def read(self, location: Location, max_bytes: int) -> bytes:
         """A whole document of at most ``max_bytes``; raises DownloadError."""
+        ...
+
+
+class Signatures(Protocol):
+    """Verifies what lists and checksum files are signed with.
+
+    Every method raises SignatureError for what is not plainly good.
+    """
+
+    @property
+    def has_keyring(self) -> bool:
+        """Whether OpenPGP signatures can be verified, and are therefore demanded."""
+        ...
+
+    def clear_signed(self, message: bytes) -> Signature:
+        """The text under the signature of an OpenPGP clear-signed message, and no other."""
+        ...
+
+    def detached(self, data: bytes, signature: bytes) -> Signature:
+        """A document whose OpenPGP signature stands beside it."""
         ...
 
 

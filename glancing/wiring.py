@@ -42,11 +42,11 @@ from glancing.model import (
     ErrorReport,
     Events,
     ImageStore,
-    ListFormat,
     LocalPath,
     Location,
     Options,
     Progress,
+    Reading,
     SourceStream,
     Url,
     Validators,
@@ -54,6 +54,8 @@ from glancing.model import (
 from glancing.outlets import tell_scheduler
 from glancing.report import RunResult
 from glancing.settings import cloud_environment
+from glancing.signatures import MAX_KEYRING_BYTES, Verifier, read_keyring
+from glancing.signed import SignedDocuments
 from glancing.source_auth import (
     MAX_LOGINS_BYTES,
     NO_LOGINS,
@@ -142,6 +144,13 @@ class Session:
         self.redactor.learn(secrets_of(logins))
         return HttpSettings(addresses=AddressRules(tuple(networks)), logins=logins, netrc=netrc)
 
+    def signed_documents(self, keyring: Path | None) -> SignedDocuments:
+        """What has to be signed, and by whom; ConfigError for a keyring without a key."""
+        if keyring is None:
+            return SignedDocuments(self.events)
+        keys = read_keyring(read_document(keyring, MAX_KEYRING_BYTES), str(keyring))
+        return SignedDocuments(self.events, Verifier(SystemClock(), keyring=keys))
+
     def tools(self, directories: Directories, access: HttpSettings) -> Tools:
         """The real tools of a run."""
         return Tools(
@@ -165,10 +174,11 @@ class Session:
         *,
         mode: Mode = Mode.APPLY,
         marketplace: Url,
-        list_format: ListFormat | None = None,
+        reading: Reading | None = None,
         work_dir: Path | None = None,
         backup_dir: Path | None = None,
         access: HttpSettings | None = None,
+        signed: SignedDocuments | None = None,
         cloud_needed: bool = True,
     ) -> Job:
         """A run of ``command``; raises ConfigError when a directory cannot be used."""
@@ -181,8 +191,9 @@ class Session:
             self.resources.enter_context(directories.held_by(self.run_id))
         tools = self.tools(directories, access or HttpSettings())
         folder = _working_directory()
+        asked = reading or Reading()
         catalogue = Catalogue(
-            tools.sources, self.events, tools.clock, marketplace, folder, list_format
+            tools.sources, self.events, tools.clock, marketplace, folder, asked, signed
         )
         without_cloud = not cloud_needed and not any(key.startswith("OS_") for key in os.environ)
         connect = None if without_cloud else self._connect

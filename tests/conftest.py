@@ -57,7 +57,9 @@ class Proofs:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         option, source = session.config.option, session.config.args_source
-        chosen = option.keyword or option.markexpr or option.deselect or option.lf
+        chosen = (
+            option.keyword or option.markexpr or option.deselect or getattr(option, "lf", False)
+        )
         is_worker = hasattr(session.config, "workerinput")
         if not chosen and not is_worker and source is not pytest.Config.ArgsSource.ARGS:
             table.write(self._passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -139,3 +140,54 @@ def test_a_folder_of_images(glancing: Program, shelf: Shelf) -> None:
     (place / "b.raw.sha256").write_text(sha256(NEW).hexdigest())
     again = glancing.run("sync", "-l", str(place), "--only", "a", "--only", "b")
     assert again.outcomes == {"a": "unchanged", "b": "uploaded"}
+
+
+def test_simplestreams_of_a_mirror(sync: Program, shelf: Shelf, mirror: ImageServer) -> None:
+    """The newest serial of each product that the filters choose; a newer one replaces it."""
+    entry = {"datatype": "image-downloads", "path": "streams/v1/images.json"}
+    index = {"format": "index:1.0", "index": {"org.example:download": entry}}
+
+    def publish(**serials: bytes) -> None:
+        versions = {
+            serial.strip("_"): {
+                "pubname": f"tiny-{serial.strip('_')}",
+                "items": {
+                    "disk1.img": {
+                        "ftype": "disk1.img",
+                        "path": f"server/{serial}.img",
+                        "size": len(data),
+                        "sha256": sha256(data).hexdigest(),
+                    }
+                },
+            }
+            for serial, data in serials.items()
+        }
+        product = {"arch": "amd64", "os": "tiny", "version": "1", "versions": versions}
+        other = {**product, "arch": "arm64"}
+        document = {
+            "format": "products:1.0",
+            "content_id": "org.example:download",
+            "products": {"org.tiny:amd64": product, "org.tiny:arm64": other},
+        }
+        mirror.files = {
+            "/releases/streams/v1/index.json": json.dumps(index).encode(),
+            "/releases/streams/v1/images.json": json.dumps(document).encode(),
+            **{f"/releases/server/{serial}.img": data for serial, data in serials.items()},
+        }
+
+    place = mirror.url("/releases/streams/v1/index.json")
+    words = ("sync", "-l", place, "--filter", "arch=amd64", "--newest", "1")
+    one, two, three = (images.qcow2() + bytes(512 * number) for number in range(3))
+    publish(_20260101=one, _20260102=two)
+    assert sync.run(*words).outcomes == {"tiny-20260102-disk1.img": "uploaded"}
+    image = shelf.named("tiny-20260102-disk1.img")
+    assert (image["version"], image["architecture"], image["os_distro"]) == (
+        *("20260102", "x86_64", "tiny"),
+    )
+    assert sync.run(*words).outcomes == {"tiny-20260102-disk1.img": "unchanged"}
+    publish(_20260102=two, _20260103=three)
+    assert sync.run(*words).outcomes == {"tiny-20260103-disk1.img": "replaced"}
+    assert shelf.names() == ["tiny-20260102-disk1.img_old", "tiny-20260103-disk1.img"]
+    publish(_20260101=one)
+    run = sync.run(*words)
+    assert run.row["error"]["kind"] == "downgrade" and len(shelf.all()) == 2

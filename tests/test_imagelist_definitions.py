@@ -25,6 +25,7 @@ from glancing.model import (
     NeedKind,
     Origin,
     Parsed,
+    Reading,
     Severity,
     Spec,
     Url,
@@ -389,9 +390,8 @@ def test_definitions_are_recognised_by_their_content(data: bytes) -> None:
 
 
 def test_format_says_what_the_content_does_not() -> None:
-    context = ListContext(
-        HERE, Origin(), Url("https://m.example.org/x"), format=ListFormat.DEFINITIONS
-    )
+    reading = Reading(format=ListFormat.DEFINITIONS)
+    context = ListContext(HERE, Origin(), Url("https://m.example.org/x"), reading=reading)
     image = b'{"images": [{"name": "x", "versions": [{"version": "1", "url": "http://h/x"}]}]}'
     assert only(parse_list(image, context)).name == "x 1"
 

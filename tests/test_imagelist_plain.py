@@ -347,7 +347,6 @@ def test_a_list_without_entries_gets_a_warning(text: str) -> None:
         pytest.param(b"a.img\n" * 20_000 + b"\0", "binary", id="NUL far behind"),
         pytest.param(hepix(), "looks like a HEPiX image list", id="HEPiX"),
         pytest.param(signed(hepix()), "signed .S/MIME. HEPiX", id="signed HEPiX"),
-        pytest.param(b' {"format": "index:1.0"}', "simplestreams", id="simplestreams"),
         pytest.param(b"[]", "a JSON document", id="other JSON"),
         pytest.param(xml(), "an XML document", id="XML"),
         pytest.param(b"<!DOCTYPE html>", "a web page", id="HTML"),

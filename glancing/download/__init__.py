@@ -29,6 +29,7 @@ from typing import TypeVar
 from glancing.download._answers import refuse_large, require_status, validators_of
 from glancing.download._client import Client, HttpSettings
 from glancing.download._failures import attempts_for, retry_event
+from glancing.download._registry import ACCEPT_MANIFEST, is_manifest
 from glancing.download._stream import PIECE_BYTES, HttpStream
 from glancing.errors import DownloadError
 from glancing.model import Clock, Events, Url, Validators
@@ -102,7 +103,8 @@ class HttpSources:
 
     def _read_once(self, location: Url, max_bytes: int) -> bytes:
         document = bytearray()
-        with self._stream(location, ACCEPT_DOCUMENT) as stream:
+        accept = ACCEPT_MANIFEST if is_manifest(location) else ACCEPT_DOCUMENT
+        with self._stream(location, accept) as stream:
             refuse_large(location, stream.size_bytes or 0, max_bytes)
             for piece in stream:
                 document += piece

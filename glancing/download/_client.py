@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import unquote
 
@@ -14,7 +15,13 @@ from requests.utils import get_netrc_auth
 
 from glancing import __version__
 from glancing.addresses import AddressRules
-from glancing.download._answers import REDIRECTS, is_http, redirect_target, without_user_info
+from glancing.download._answers import (
+    REDIRECTS,
+    is_http,
+    redirect_target,
+    require_status,
+    without_user_info,
+)
 from glancing.download._connections import (
     CarefulAdapter,
     ForbiddenAddressError,
@@ -24,6 +31,7 @@ from glancing.download._connections import (
     resolve,
 )
 from glancing.download._failures import LIBRARY_ERRORS, failed_request, failure
+from glancing.download._registry import MAX_TOKEN_BYTES, Challenge, Tokens, token_in
 from glancing.errors import DownloadError, ErrorKind, InterruptedRunError
 from glancing.model import MIB, Clock, Events, RetryPolicy, Url
 from glancing.source_auth import NO_LOGINS, Basic, Certificate, Header, Login, Logins, WebOrigin
@@ -67,6 +75,7 @@ class Client:
         self.events = events
         self._gatekeeper = Gatekeeper(settings.addresses, settings.resolver)
         self._watch = Watch()
+        self._tokens = Tokens()
         self._session = _session(settings, self._gatekeeper, self._watch)
 
     def vouch(self, urls: Iterable[Url]) -> None:
@@ -86,15 +95,33 @@ class Client:
         """
         if not is_http(url):
             raise failure(url, "not an http or https address", ErrorKind.UNREACHABLE)
-        auth = _Auth(url, self.settings)
-        chain = [url]
+        auth = _Auth(url, self.settings, self._tokens)
+        chain, asked = [url], False
         while True:
             with self._watch.heeding(ended):
                 response = self._send(method, chain[-1], headers, auth, ended)
-            if response.status_code not in REDIRECTS:
+            challenge = None if asked else _challenge(response, chain[-1])
+            if challenge is not None:
+                asked = True
+                response.close()
+                self._fetch_token(chain[-1], challenge, ended)
+            elif response.status_code in REDIRECTS:
+                with response:
+                    chain.append(redirect_target(response, chain, self.settings.most_redirects))
+            else:
                 return response
-            with response:
-                chain.append(redirect_target(response, chain, self.settings.most_redirects))
+
+    def _fetch_token(self, url: Url, challenge: Challenge, ended: Callable[[], bool]) -> None:
+        """Get what a registry asks for, with the login for the place that gives it."""
+        realm = challenge.realm
+        auth = _Auth(realm, self.settings, self._tokens)
+        with self._watch.heeding(ended), self._send("GET", realm, {}, auth, ended) as response:
+            require_status(response, realm, self.clock, {HTTPStatus.OK})
+            try:
+                document = response.raw.read(MAX_TOKEN_BYTES)
+            except LIBRARY_ERRORS as exc:
+                raise failed_request(exc, realm) from None
+        self._tokens.keep(url, challenge.repository, token_in(document, realm))
 
     def _send(
         self,
@@ -132,6 +159,12 @@ def _forbidden(url: Url, what: str) -> DownloadError:
     )
 
 
+def _challenge(response: requests.Response, url: Url) -> Challenge | None:
+    if response.status_code != HTTPStatus.UNAUTHORIZED:
+        return None
+    return Challenge.of(response, url)
+
+
 class _Session(requests.Session):
     """A session that never looks at redirects: requests would read their bodies to the end."""
 
@@ -142,12 +175,13 @@ class _Session(requests.Session):
 class _Auth(AuthBase):
     """Sends each login to the origin that it was given for, and nothing to any other.
 
-    A URL's own user info comes first, then the file of logins, then ``.netrc`` where that is
-    allowed. Passing it keeps requests from looking there by itself.
+    A registry's token comes first, then a URL's own user info, then the file of logins, then
+    ``.netrc`` where that is allowed. Passing it keeps requests from looking there by itself.
     """
 
-    def __init__(self, url: Url, settings: HttpSettings) -> None:
+    def __init__(self, url: Url, settings: HttpSettings, tokens: Tokens) -> None:
         parts = url.parts
+        self._tokens = tokens
         self._netrc = settings.netrc
         own: dict[WebOrigin, Login] = {}
         if parts.username is not None:
@@ -164,6 +198,9 @@ class _Auth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         url = request.url or ""
+        if token := self._tokens.of(url):
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
         match self._logins.get(WebOrigin.of(url)):
             case Basic(username, password):
                 HTTPBasicAuth(username.encode(), password.encode())(request)

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import definitions, folder, hepix, plain
+from glancing.imagelist import definitions, folder, hepix, oci, plain, simplestreams
 from glancing.imagelist._fields import file_path, image_name
 from glancing.imagelist._text import clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
@@ -29,6 +29,7 @@ __all__ = [
     "folder",
     "hepix",
     "image_name",
+    "oci",
     "parse_descriptor",
     "parse_list",
     "parse_metadata",
@@ -49,9 +50,11 @@ def parse_list(data: bytes, context: ListContext) -> Parsed:
     ImageListError when it is no text, of a format that is not read here, or not of the format that
     the operator says it is.
     """
-    match context.format or recognised(data, context):
+    match context.reading.format or recognised(data, context):
         case ListFormat.PLAIN:
             return plain.parse(data, context)
+        case ListFormat.SIMPLESTREAMS:
+            return simplestreams.parse(data, context)
         case ListFormat.DEFINITIONS:
             return definitions.parse(data, context)
 
@@ -60,10 +63,19 @@ def parse_need(data: bytes, need: Need) -> Parsed:
     """Read a document that was needed; ImageListError when it is not what it should be."""
     match need.kind:
         case NeedKind.STRATUSLAB:
-            found = parse_metadata(data, need)
-            return Parsed(specs=(_described(need.spec, found) if need.spec else found,))
+            return _all_described(need, Parsed(specs=(parse_metadata(data, need),)))
+        case NeedKind.OCI_MANIFEST:
+            return _all_described(need, oci.parse_manifest(data, need))
+        case NeedKind.OCI_TAGS:
+            return oci.parse_tags(data, need)
         case _:
             raise ValueError(f"no parser reads {need.kind} by itself")
+
+
+def _all_described(need: Need, found: Parsed) -> Parsed:
+    if need.spec is None:
+        return found
+    return replace(found, specs=tuple(_described(need.spec, each) for each in found.specs))
 
 
 def _described(spec: Spec, found: Spec) -> Spec:
@@ -78,7 +90,7 @@ def _described(spec: Spec, found: Spec) -> Spec:
 
 _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
     (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), "a HEPiX image list"),
-    (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), "a simplestreams index"),
+    (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), ListFormat.SIMPLESTREAMS),
     (re.compile(rb"\A[{\[]"), "a JSON document"),
     (re.compile(rb"\A(?i:<!doctype html|<html)"), "a web page"),
     (re.compile(rb"\A<"), "an XML document"),
@@ -94,7 +106,11 @@ _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
 def recognised(data: bytes, context: ListContext) -> ListFormat:
     """The format of a list by its first bytes; ImageListError when it is one that is not read."""
     what = clipped(context.origin.list_name or "the list")
-    start = text_bytes(data[:_SNIFFED_BYTES], what, ErrorKind.BAD_LIST).lstrip()
+    # JSON may say its format at the end.
+    ends = (
+        data if len(data) <= 2 * _SNIFFED_BYTES else data[:_SNIFFED_BYTES] + data[-_SNIFFED_BYTES:]
+    )
+    start = text_bytes(ends, what, ErrorKind.BAD_LIST).lstrip()
     found = next((found for mark, found in _MARKS if mark.search(start)), ListFormat.PLAIN)
     if isinstance(found, ListFormat):
         return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glancing.errors import ImageListError
+from glancing.imagelist import oci
 from glancing.imagelist._fields import (
     file_path,
     http_url,
@@ -24,6 +25,9 @@ from glancing.imagelist._json import MAX_JSON_BYTES
 from glancing.imagelist._text import has_control
 from glancing.imagelist.stratuslab import MAX_XML_BYTES
 from glancing.model import LocalPath, Naming, Need, NeedKind, Origin, Spec, Url
+
+MAX_DEPTH = 3
+"""How many lists may lead to another."""
 
 MAX_DESCRIPTOR_CHARACTERS = 8000
 _METADATA_SUFFIXES = frozenset({".xml", ".json"})
@@ -73,6 +77,8 @@ def parse_descriptor(
         url = marketplace_id.metadata_url(marketplace)
         return Need(NeedKind.STRATUSLAB, url, MAX_XML_BYTES, text, origin, mpid=text, naming=naming)
     scheme = scheme_of(text)
+    if scheme == "oci":
+        return oci.need(text, origin)
     if scheme not in (None, "file"):
         return _from_url(http_url(text), origin, naming, name)
     if not trusted:

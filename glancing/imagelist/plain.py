@@ -20,7 +20,7 @@ from glancing.imagelist import _fields
 from glancing.imagelist._fields import shown
 from glancing.imagelist._json import MAX_JSON_BYTES
 from glancing.imagelist._text import clipped, text_bytes
-from glancing.imagelist.descriptor import parse_descriptor
+from glancing.imagelist.descriptor import MAX_DEPTH, parse_descriptor
 from glancing.model import (
     MIB,
     Keys,
@@ -39,9 +39,6 @@ from glancing.model import (
 
 MAX_SUMS_BYTES = 16 * MIB
 """How much of a checksum file may be read."""
-
-MAX_DEPTH = 3
-"""How many lists may lead to an included one."""
 
 _INCLUSION = "list="
 _WORD = re.compile(r"(name|id|sums|format|version)=(?:\"([^\"]*)\"|([^\s\"]+))")
@@ -143,7 +140,11 @@ class _Reader:
             raise ImageListError(f"{location}: lists include lists more than {MAX_DEPTH} deep")
         inner = replace(origin, list_name=str(location), line=0, depth=len(path))
         context = replace(
-            self.context, location=location, origin=inner, format=None, included_by=path
+            self.context,
+            location=location,
+            origin=inner,
+            reading=replace(self.context.reading, format=None),
+            included_by=path,
         )
         return Need(
             NeedKind.LIST,

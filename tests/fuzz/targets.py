@@ -16,16 +16,25 @@ from glancing.decompress import OUTPUT_BYTES, OutputLimit, decompress
 from glancing.digests import parse_sums, parse_sums_file
 from glancing.errors import GlancingError
 from glancing.formats import DETECTED, Inspector
-from glancing.imagelist import hepix, parse_descriptor, parse_list, parse_metadata
+from glancing.imagelist import (
+    hepix,
+    oci,
+    parse_descriptor,
+    parse_list,
+    parse_metadata,
+    parse_need,
+)
 from glancing.model import (
     MIB,
     Compression,
     ListContext,
+    ListFormat,
     LocalPath,
     Naming,
     Need,
     NeedKind,
     Origin,
+    Reading,
     Url,
 )
 
@@ -53,6 +62,19 @@ def _stratuslab(data: bytes) -> object:
 
 def _hepix(data: bytes) -> object:
     return hepix.parse(data, origin=Origin())
+
+
+def _simplestreams(data: bytes) -> object:
+    reading = Reading(format=ListFormat.SIMPLESTREAMS, newest=2)
+    return parse_list(data, ListContext(MARKETPLACE, Origin(), MARKETPLACE, reading=reading))
+
+
+def _oci_manifest(data: bytes) -> object:
+    return parse_need(data, oci.need("oci://registry.example.org/a/b:1", Origin()))
+
+
+def _oci_tags(data: bytes) -> object:
+    return parse_need(data, oci.need("oci://registry.example.org/a/b:*", Origin()))
 
 
 def _sums_file(data: bytes) -> object:
@@ -103,6 +125,9 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "stratuslab-json": _stratuslab,
         "hepix-json": _hepix,
         "hepix-signed": _hepix,
+        "simplestreams": _simplestreams,
+        "oci-manifest": _oci_manifest,
+        "oci-tags": _oci_tags,
         "sums-file": _sums_file,
         "sums-argument": _sums,
         "descriptor": _descriptor,
