@@ -404,6 +404,9 @@ def _with_surplus(decision: Decision, case: _Case) -> Decision:
         return decision
     if case.desk.policy.by_name and not _stays_usable(decision, case.spec.name):
         return decision
+    if isinstance(decision, Skip) and not decision.stored.state:
+        # It is left without our marks: beside a backup of ours it would look like the seed's.
+        return decision
     names = ", ".join(stored.id for stored in case.surplus)
     reason = f"{decision.reason}; also claimed by {names}, which become backups"
     return replace(decision, reason=reason, retire=case.surplus)

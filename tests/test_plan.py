@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from glancing import marks
 from glancing.model import (
     TAG,
+    Attributes,
     Compression,
     Digest,
     Expected,
@@ -377,6 +378,21 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
         ),
     ),
     "A deactivated image is skipped when it has the bytes": (
+        Case(
+            "and no other becomes a backup beside one without our marks",
+            spec("web", "old"),
+            tuple(
+                replace(seeded(*row, "old", "id-web"), status="deactivated")
+                for row in (("s1", "web_old"), ("s2", "db"))
+            ),
+            "skip s1",
+        ),
+        Case(
+            "and what is to be deactivated gets its other changes",
+            replace(spec("web", "old", version="2"), attributes=Attributes(deactivated=True)),
+            (stored(status="deactivated", version="1"),),
+            "update s1",
+        ),
         Case(
             "the same digest",
             spec(content="old"),

@@ -77,10 +77,10 @@ _DAY = re.compile(r"\d{4}-\d\d?-\d\d?")
 def parse(data: bytes, context: ListContext) -> Parsed:
     """Read definitions; the lines of ``context.origin`` are filled in here.
 
-    ImageListError when the document is no proper YAML (see ``_yaml.load``) or has no ``images``.
+    ImageListError when the document is no proper YAML (see ``_yaml.read``) or has no ``images``.
     """
     what = _list(context.origin)
-    root = _yaml.load(data, what)
+    root = _yaml.read(data, what)
     images = root.entries.get("images") if isinstance(root, Fields) else None
     if not isinstance(root, Fields) or images is None or not isinstance(images.value, Items):
         raise ImageListError(f"{what} has no list of images under the key images")
