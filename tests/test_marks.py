@@ -254,7 +254,7 @@ def test_an_update_sets_what_a_list_says_of_the_record() -> None:
     assert change is not None
     assert (change.visibility, change.protected, change.hidden) == ("private", False, True)
     assert (change.min_ram_mib, change.min_disk_gib) == (64, None)
-    assert change.tags == {"production", "os:debian", TAG}
+    assert change.tags == frozenset({"production", "os:debian", TAG})
 
 
 @pytest.mark.parametrize(
