@@ -1,6 +1,6 @@
 """Names that pass from one image to another in one run: their order, crashes, and who is asked.
 
-Faults 50 and 51, P2 and P3: at no instant is there no image of a name, and one run after any crash
+Fault 51, P2 and P3: at no instant is there no image of a name, and one run after any crash
 puts everything right.
 """
 
