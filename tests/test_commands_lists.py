@@ -7,6 +7,7 @@ signed or wrongly signed, nothing is done; and nothing that was there before is 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -317,3 +318,50 @@ def test_a_keyring_without_a_key_ends_the_run(sync: Program, publisher: Publishe
     found = sync.run("import", publisher.url("web.img"), *words)
     assert (found.exit_code, found.result["error"]["kind"]) == (2, "config")
     assert publisher.server.connections == 0
+
+
+# --- simplestreams --------------------------------------------------------------------------------
+
+
+def stream(path: str) -> bytes:
+    entry = {"datatype": "image-downloads", "path": path}
+    return json.dumps({"format": "index:1.0", "index": {"org.example": entry}}).encode()
+
+
+def products_of(data: bytes) -> bytes:
+    item = {"ftype": "disk.img", "path": "disk.img", "sha256": hashlib.sha256(data).hexdigest()}
+    product = {"versions": {"20260101": {"pubname": "tiny", "items": {"disk": item}}}}
+    return json.dumps({"format": "products:1.0", "products": {"tiny": product}}).encode()
+
+
+@pytest.mark.parametrize("how", ["good", "another's", "changed", "unsigned"])
+def test_what_a_signed_stream_leads_to_is_signed_as_well(
+    sync: Program, shelf: Shelf, publisher: Publisher, keys: Keys, how: str
+) -> None:
+    """Fault 35: a start that is signed is worth nothing when its products are not."""
+    disk = images.qcow2()
+    content = products_of(disk)
+    key = keys.stranger if how == "another's" else keys.distribution
+    signed = sign(key.signer(), content, mode=SignatureMode.CLEAR)
+    changed = signed.replace(b"20260101", b"20270101") if how == "changed" else signed
+    index = sign(keys.distribution.signer(), stream("streams/v1/p.sjson"), mode=SignatureMode.CLEAR)
+    publisher.server.files |= {
+        "/streams/v1/index.sjson": index,
+        "/streams/v1/p.sjson": content if how == "unsigned" else changed,
+        "/disk.img": disk,
+    }
+    words = ("sync", "-l", publisher.url("streams/v1/index.sjson"), "--keyring", keys.ring)
+    found = sync.run(*words)
+    if how == "good":
+        assert found.outcomes == {"tiny-disk": "uploaded"} and shelf.names() == ["tiny-disk"]
+        return
+    assert (found.exit_code, found.row["error"]["kind"]) == (1, "bad-signature")
+    assert shelf.all() == []
+
+
+def test_a_signed_stream_needs_a_keyring(sync: Program, publisher: Publisher, keys: Keys) -> None:
+    """Fault 35: nobody looked at its signature."""
+    index = sign(keys.distribution.signer(), stream("streams/v1/p.json"), mode=SignatureMode.CLEAR)
+    publisher.server.files["/streams/v1/index.sjson"] = index
+    found = sync.run("sync", "-l", publisher.url("streams/v1/index.sjson"))
+    assert (found.exit_code, found.result["error"]["kind"]) == (2, "bad-signature")
