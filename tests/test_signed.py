@@ -96,6 +96,7 @@ def test_a_local_checksum_file(world: World, tmp_path: Path) -> None:
         ("framing", TEXT + clear_signed(KEY), None),
         ("signature", clear_signed(KEY, b"0  b.img\n").replace(b"b.img", b"a.img"), beside(KEY)),
     ],
+    ids=str.split("unsigned signer-beside other-bytes web-page signer-inside text-around changed"),
 )
 def test_refused_checksum_files(
     world: World, check: str, content: bytes, signature: bytes | None
@@ -174,6 +175,7 @@ INDEX = b'{"format": "index:1.0", "index": {}}'
         (INDEX, beside(STRANGER, INDEX), "not in the keyring"),
         (INDEX, beside(KEY), "is not good"),
     ],
+    ids=["beside", "inside", "none", "a stranger's", "of other bytes"],
 )
 def test_documents_of_simplestreams_are_signed_where_there_is_a_keyring(
     world: World, content: bytes, signature: bytes | None, refused: str | None
