@@ -399,8 +399,12 @@ def _keeping_digest(spec: Spec, key: str) -> Spec:
 def _over_http(found: Parsed) -> Parsed:
     """What a document says that came unsigned over plain HTTP: its digests prove little."""
     specs = (_weakened(spec, spec.expected.digests) for spec in found.specs)
-    needs = (replace(need, over_http=True) for need in found.needs)
+    needs = (replace(need, over_http=True, spec=_all_weak(need.spec)) for need in found.needs)
     return replace(found, specs=tuple(specs), needs=tuple(needs))
+
+
+def _all_weak(spec: Spec | None) -> Spec | None:
+    return _weakened(spec, spec.expected.digests) if spec else None
 
 
 def _weakened(spec: Spec, weak: Iterable[Digest]) -> Spec:

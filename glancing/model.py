@@ -154,7 +154,7 @@ class Digest:
 
 
 class Compression(StrEnum):
-    """How the published file wraps the image."""
+    """How the published file wraps the image; a compressed archive is called by its compression."""
 
     NONE = "none"
     GZIP = "gz"
@@ -162,6 +162,7 @@ class Compression(StrEnum):
     XZ = "xz"
     ZSTD = "zstd"
     ZIP = "zip"
+    TAR = "tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,9 @@ class Spec:
 
     ``identity`` is what makes it the same image from run to run: the marketplace ID, the list's own
     identifier, else the URL or path without user info and query. ``descriptor`` is how the user
-    named it, without secrets. ``sources`` are tried in turn.
+    named it, without secrets. ``sources`` are tried in turn. ``successor`` is the identity of a
+    newer image that is to have the name that this one may still bear. A ``dated`` image has the day
+    of its file (Last-Modified) for a version.
     """
 
     name: str
@@ -229,6 +232,8 @@ class Spec:
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     list_mark: str | None = None
     attributes: Attributes = Attributes()
+    successor: str | None = None
+    dated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,9 +500,9 @@ PROPERTY_PREFIX = "glancing_"
 class StoredImage:
     """One image of our own project as Glance has it now.
 
-    ``checksum`` is Glance's md5, ``hash_algorithm`` and ``hash_value`` its ``os_hash_*`` pair; all
-    are None before data arrived. Times are aware and in UTC. ``properties`` are the additional
-    properties, ours and others'.
+    ``checksum`` is Glance's md5, ``hash_algorithm`` and ``hash_value`` its ``os_hash_*`` pair,
+    ``virtual_size_bytes`` the size of the disk inside; all are None before data arrived. Times are
+    aware and in UTC. ``properties`` are the additional properties, ours and others'.
     """
 
     id: str
@@ -508,6 +513,7 @@ class StoredImage:
     protected: bool = False
     owner: str | None = None
     size_bytes: int | None = None
+    virtual_size_bytes: int | None = None
     checksum: str | None = None
     hash_algorithm: str | None = None
     hash_value: str | None = None
@@ -584,6 +590,8 @@ class ImageChange:
     visibility: str | None = None
     hidden: bool | None = None
     protected: bool | None = None
+    min_disk_gib: int | None = None
+    min_ram_mib: int | None = None
     tags: frozenset[str] | None = None
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     remove: frozenset[str] = frozenset()
@@ -815,6 +823,10 @@ class ImageStore(Protocol):
 
     def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
         """Change the record with one PATCH: all of it or nothing."""
+        ...
+
+    def deactivate(self, image_id: str) -> None:
+        """Let nobody download or boot an image; one that is deactivated already is no error."""
         ...
 
     def delete(self, image_id: str) -> None:

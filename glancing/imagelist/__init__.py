@@ -89,6 +89,7 @@ def _described(spec: Spec, found: Spec) -> Spec:
         found.expected,
         either=found.expected.either + spec.expected.either,
         disk_format=spec.expected.disk_format or found.expected.disk_format,
+        over_http=found.expected.over_http | spec.expected.over_http,
     )
     return replace(spec, sources=found.sources, expected=expected, mpid=found.mpid)
 

@@ -71,6 +71,14 @@ def _hepix(data: bytes) -> object:
     return hepix.parse(data, origin=Origin())
 
 
+def _definitions(data: bytes) -> object:
+    reading = Reading(format=ListFormat.DEFINITIONS)
+    return [
+        parse_list(data, ListContext(location, Origin(), MARKETPLACE, reading=reading))
+        for location in (LocalPath(Path("/lists/images.yml")), MARKETPLACE)
+    ]
+
+
 def _simplestreams(data: bytes) -> object:
     reading = Reading(format=ListFormat.SIMPLESTREAMS, newest=2)
     return parse_list(data, ListContext(MARKETPLACE, Origin(), MARKETPLACE, reading=reading))
@@ -165,6 +173,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "stratuslab-json": _stratuslab,
         "hepix-json": _hepix,
         "hepix-signed": _hepix,
+        "definitions": _definitions,
         "simplestreams": _simplestreams,
         "oci-manifest": _oci_manifest,
         "oci-tags": _oci_tags,
