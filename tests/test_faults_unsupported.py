@@ -1,7 +1,8 @@
 """What glancing cannot verify or unpack it refuses: nothing of it is ever taken on trust.
 
-Faults 34 and 35: lists whose signature would have to be verified are not read by ``sync``, and not
-fetched by ``import``."""
+Faults 34 and 35: lists whose signature would have to be verified, against nothing that the operator
+named, are not read by ``sync``, and not fetched by ``import``.
+"""
 
 from __future__ import annotations
 

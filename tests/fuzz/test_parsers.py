@@ -1,6 +1,6 @@
 """Whatever bytes strangers publish, the readers of them end in a result or in a GlancingError.
 
-Faults 19 to 22, 24, 25, 28, 30, 36 and 38, by variants of the corpus.
+Faults 19 to 22, 24, 25, 28, 30, 34 to 36 and 38, by variants of the corpus.
 """
 
 from __future__ import annotations
