@@ -64,9 +64,12 @@ def test_a_record_gets_its_id(world: World) -> None:
 
 
 def test_no_id_is_spent_on_wrong_bytes(world: World) -> None:
+    large = OLD * 2000  # more than is held back while it is sent
+    world.sources.put(IMAGE, large)
     define(world, NEW)
-    assert sync(world).outcome is Outcome.FAILED and not world.store.images()
-    define(world, OLD)
+    assert sync(world).outcome is Outcome.FAILED
+    assert "create" not in {call.method for call in world.store.calls}
+    define(world, large)
     assert sync(world).image_id == ID
 
 
