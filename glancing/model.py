@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -154,7 +154,7 @@ class Digest:
 
 
 class Compression(StrEnum):
-    """How the published file wraps the image."""
+    """How the published file wraps the image; a compressed archive is called by its compression."""
 
     NONE = "none"
     GZIP = "gz"
@@ -162,6 +162,7 @@ class Compression(StrEnum):
     XZ = "xz"
     ZSTD = "zstd"
     ZIP = "zip"
+    TAR = "tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,38 @@ class Spec:
     attributes: Attributes = Attributes()
     successor: str | None = None
     dated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListMark:
+    """What is noted of a list on each of its images: the memory against older copies of it.
+
+    ``created`` is its date as the list has it (RFC 3339).
+    """
+
+    identifier: str
+    version: str
+    created: str
+
+    def __str__(self) -> str:
+        return f"{self.identifier} {self.version} {self.created}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> ListMark | None:
+        """Read a mark; None for anything else."""
+        identifier, _, rest = (text or "").partition(" ")
+        version, _, created = rest.rpartition(" ")
+        mark = cls(identifier, version, created)
+        return mark if identifier and mark.created_at is not None else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """The date as a moment, None where it cannot be read; one without a zone is in UTC."""
+        try:
+            moment = datetime.fromisoformat(self.created)
+            return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
 
 
 class Severity(StrEnum):
@@ -324,6 +357,7 @@ class ListFormat(StrEnum):
     """The formats of image lists, as ``--format`` names them."""
 
     PLAIN = "plain"
+    HEPIX = "hepix"
     SIMPLESTREAMS = "simplestreams"
     DEFINITIONS = "openstack-image-manager"
 
@@ -374,38 +408,20 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class ListContext:
-    """What the reading of a list depends on besides its bytes.
+class Trust:
+    """Whose HEPiX lists the operator believes.
 
-    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
-    that led to this one, outermost first.
+    Names are in slash form, None for any that the authorities certify. ``list_ids`` are the
+    ``dc:identifier`` that lists may have, none for any.
     """
 
-    location: Location
-    origin: Origin
-    marketplace: Url
-    naming: Naming = Naming.TITLE
-    reading: Reading = Reading()
-    included_by: tuple[str, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether these are the operator's own words, which may name local files."""
-        return isinstance(self.location, LocalPath)
-
-    @property
-    def folder(self) -> Path | None:
-        """Where relative paths start; None for a list that was fetched."""
-        return self.location.path.parent if isinstance(self.location, LocalPath) else None
+    endorser_dn: str | None = None
+    endorser_ca: str | None = None
+    list_ids: tuple[str, ...] = ()
+    allow_unsigned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What a parser made of a document: wanted images, problems, and documents needed further."""
-
-    specs: tuple[Spec, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    needs: tuple[Need, ...] = ()
+NO_TRUST = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +436,49 @@ class Signature:
     signer: str
     algorithm: str
     issuer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListContext:
+    """What the reading of a list depends on besides its bytes.
+
+    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
+    that led to this one, outermost first. ``signature`` is the good one that the list has;
+    ``trust`` and ``now`` are for formats that are judged by them.
+    """
+
+    location: Location
+    origin: Origin
+    marketplace: Url
+    naming: Naming = Naming.TITLE
+    reading: Reading = Reading()
+    included_by: tuple[str, ...] = ()
+    signature: Signature | None = None
+    trust: Trust = NO_TRUST
+    now: datetime | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether these are the operator's own words, which may name local files."""
+        return isinstance(self.location, LocalPath)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative paths start; None for a list that was fetched."""
+        return self.location.path.parent if isinstance(self.location, LocalPath) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser made of a document: wanted images, problems, and documents needed further.
+
+    ``signed`` tells that a good signature covers it.
+    """
+
+    specs: tuple[Spec, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    needs: tuple[Need, ...] = ()
+    signed: bool = False
 
 
 # --- what Glance has ------------------------------------------------------------------------------
@@ -718,6 +777,10 @@ class Signatures(Protocol):
 
     def detached(self, data: bytes, signature: bytes) -> Signature:
         """A document whose OpenPGP signature stands beside it."""
+        ...
+
+    def smime(self, message: bytes) -> Signature:
+        """The content of an S/MIME message with one signer, certified by a known authority."""
         ...
 
 

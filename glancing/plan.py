@@ -21,6 +21,7 @@ from glancing.model import (
     Compression,
     Digest,
     ImageChange,
+    ListMark,
     Spec,
     State,
     StoredImage,
@@ -143,9 +144,10 @@ def decide(
     them such an entry is a replace with ``bytes_unknown`` (see ``unread``).
     """
     wanted, stored = tuple(specs), tuple(inventory)
+    newest = _newest_lists(stored)
     nameless: frozenset[str] = frozenset()
     while True:
-        desk = _Desk(wanted, _Index.of(stored, nameless), policy, validators)
+        desk = _Desk(wanted, _Index.of(stored, nameless), newest, policy, validators)
         decisions = desk.decide_all()
         leaving = _leaving(decisions)
         if leaving <= nameless:
@@ -321,6 +323,7 @@ class _Desk:
 
     specs: tuple[Spec, ...]
     index: _Index
+    newest_lists: Mapping[str, ListMark]
     policy: Policy
     validators: Mapping[str, Validators]
     by_identity: dict[str, Spec] = field(init=False)
@@ -428,6 +431,38 @@ def _with_its_id(decision: Decision) -> Decision:
         "give the image another id, or none",
         decision.stored,
     )
+
+
+def _older_list(case: _Case) -> Decision | None:
+    """An old copy of a signed list is still signed: what was seen of the list counts."""
+    mark = ListMark.parse(case.spec.list_mark)
+    if mark is None or case.desk.policy.by_name:
+        return None
+    noted = case.desk.newest_lists.get(mark.identifier)
+    if noted is None or _list_age(mark) >= _list_age(noted):
+        return None
+    return Refuse(
+        case.spec,
+        ErrorKind.DOWNGRADE,
+        f"downgrade: the list {mark.identifier} is of {mark.created} (version {mark.version}),"
+        f" and one of {noted.created} (version {noted.version}) was seen before",
+        "fetch the list anew; somebody may be sending an old copy of it",
+    )
+
+
+def _newest_lists(inventory: Iterable[StoredImage]) -> dict[str, ListMark]:
+    """The newest copy of each list that is noted on images of ours, backups too."""
+    newest: dict[str, ListMark] = {}
+    for stored in inventory:
+        mark = ListMark.parse(stored.properties.get("glancing_list")) if stored.marked else None
+        if mark and _list_age(newest.setdefault(mark.identifier, mark)) < _list_age(mark):
+            newest[mark.identifier] = mark
+    return newest
+
+
+def _list_age(mark: ListMark) -> tuple[float, tuple[tuple[int, int, str], ...]]:
+    created = mark.created_at
+    return (created.timestamp() if created else 0.0, version_key(mark.version))
 
 
 def _entry_clash(case: _Case) -> Decision | None:
@@ -566,6 +601,7 @@ def _same_name_other_bytes(case: _Case) -> Decision | None:
 
 # From top to bottom as in the README; the first answer wins.
 _RULES: tuple[Callable[[_Case], Decision | None], ...] = (
+    _older_list,
     _entry_clash,
     _name_borne_by_another,
     _deactivated,

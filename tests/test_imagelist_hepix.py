@@ -135,8 +135,6 @@ def test_formats(
         pytest.param({"sl:checksum:sha512": MD5}, "sha512 has 128", id="a short digest"),
         pytest.param({"sl:checksum:crc": MD5}, "'crc'", id="an unknown algorithm"),
         pytest.param({"sl:checksum:MD5": "0" * 32}, "two different md5", id="a conflict"),
-        pytest.param({"hv:format": "OVA"}, "OVA is not supported", id="OVA"),
-        pytest.param({"hv:format": "ova"}, "OVA is not supported", id="ova"),
         pytest.param({"dc:title": "a\nb"}, "control characters", id="a newline in the title"),
         pytest.param({"dc:date:expires": "soon"}, "no time", id="a bad time"),
         pytest.param(
@@ -232,3 +230,9 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
         error.message.encode()
         return
     repr(parsed).encode()
+
+
+@pytest.mark.parametrize("name", ["OVA", "ova"])
+def test_an_ova_is_an_archive_whose_disk_tells_its_format(name: str) -> None:
+    (spec,) = lists.parse(hepix({"hv:format": name}), origin=ORIGIN).specs
+    assert (spec.expected.compression, spec.expected.disk_format) == (Compression.TAR, None)

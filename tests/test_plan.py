@@ -194,7 +194,82 @@ WITHOUT = replace(
     properties=MappingProxyType({"glancing_identity": "id-web", "glancing_validators": ""}),
 )
 
+
+def listed(version: str, created: str, wanted: Spec | None = None, *, of: str = "list-1") -> Spec:
+    """An entry of a copy of a list that has an identifier, a version and a date."""
+    return replace(wanted or spec(), list_mark=f"{of} {version} {created}")
+
+
+SEEN = "list-1 10 2026-01-02T00:00:00Z"
+
 TABLE: Mapping[str, tuple[Case, ...]] = {
+    "An entry of an older copy of a list than one that was seen is refused: downgrade": (
+        Case(
+            "an older date, and the version of the image is newer",
+            listed("10", "2026-01-01T00:00:00Z", spec(version="2")),
+            (stored(version="1", glancing_list=SEEN),),
+            "refuse downgrade",
+            says=("2026-01-01", "2026-01-02"),
+        ),
+        Case(
+            "an older version of the same date",
+            listed("9", "2026-01-02T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "refuse downgrade",
+        ),
+        Case(
+            "an image that is not in Glance any more",
+            listed("10", "2026-01-01T00:00:00Z", spec("gone", identity="id-gone")),
+            (stored(glancing_list=SEEN),),
+            "refuse downgrade",
+        ),
+        Case(
+            "seen on a backup",
+            listed("10", "2026-01-01T00:00:00Z"),
+            (
+                stored(glancing_list="list-1 8 2025-12-01T00:00:00Z"),
+                stored("s2", "web_old", state="backup", glancing_list=SEEN),
+            ),
+            "refuse downgrade",
+        ),
+        Case(
+            "the same copy",
+            listed("10", "2026-01-02T01:00:00+01:00"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "a newer date",
+            listed("9", "2026-01-03T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "another list",
+            listed("1", "2020-01-01T00:00:00Z", of="list-2"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "an image that somebody else made says nothing",
+            listed("1", "2020-01-01T00:00:00Z"),
+            (foreign("f1", "other", glancing_list=SEEN), stored()),
+            "replace s1",
+        ),
+        Case(
+            "a mark that is none",
+            replace(spec(), list_mark="list-1"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "the operator names the one image",
+            listed("10", "2026-01-01T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+            policy=IMPORT,
+        ),
+    ),
     "A backup, an image being filled or a backup of the seed is never matched": (
         Case("a backup, by identity", spec(), (stored(state="backup"),), "upload"),
         Case("a backup, by digest", spec("db", "old"), (stored(state="backup"),), "upload"),
