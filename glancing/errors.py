@@ -55,6 +55,7 @@ class ErrorKind(StrEnum):
     DOWNGRADE = "downgrade"
     CORRUPTED = "corrupted"
     DEACTIVATED = "deactivated"
+    ID_SPENT = "id-spent"
     STORE = "store"
     FORBIDDEN = "forbidden"
     QUOTA_EXCEEDED = "quota-exceeded"

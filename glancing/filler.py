@@ -18,7 +18,16 @@ from glancing import marks
 from glancing.errors import ErrorKind, GlancingError, ImageError, InterruptedRunError, StoreError
 from glancing.intake import Intake, Receiver, from_mirrors
 from glancing.leftovers import Life, Target, is_incoming, life_of, remove_leftover
-from glancing.model import Digest, ImageStore, Location, Measured, Spec, StoredImage
+from glancing.model import (
+    Digest,
+    ImageChange,
+    ImageStore,
+    Location,
+    Measured,
+    NewImage,
+    Spec,
+    StoredImage,
+)
 from glancing.pipeline import Body, Hasher, upload_body
 from glancing.retry import call
 
@@ -68,6 +77,7 @@ class Filler:
         self._options = receiver.options
         self._run_id = run_id
         self._left = dict(left)
+        self._fixed: set[str] = set()
 
     def fill(self, spec: Spec, old: StoredImage | None) -> Filled:
         """An active incoming image with the wanted bytes, and the copy of ``old`` made.
@@ -164,7 +174,7 @@ class Filler:
         )
 
     def _may_spool(self, spec: Spec, failed: Sequence[GlancingError]) -> bool:
-        if self._options.spool:
+        if self._options.spool or spec.attributes.id:  # no id is spent on wrong bytes
             return True
         size_bytes = spec.expected.image_size_bytes or spec.expected.published_size_bytes
         upload_broke = any(isinstance(error, StoreError) for error in failed)
@@ -207,6 +217,8 @@ class Filler:
         record = marks.incoming_image(
             spec, intake.announce_format(), old, self._run_id, self._deadline()
         )
+        if spec.attributes.id:
+            return self._create_as(spec.attributes.id, record)
         for attempt in range(_IDS):
             image_id = marks.record_id(self._store.project_id, spec, intake.validators, attempt)
             made = self._store.create(replace(record, id=image_id))
@@ -214,6 +226,42 @@ class Filler:
                 return made
             self._require_spent(image_id)
         raise StoreError(f"the ids of {_IDS} attempts are all spent")
+
+    def _create_as(self, image_id: str, record: NewImage) -> StoredImage:
+        """Create the record under an id of its list's, or take up what was begun of it.
+
+        Glance never gives an id twice, so this record is never deleted: as long as it is without
+        data, it can take some. StoreError ``id-spent`` when the id cannot be had any more.
+        """
+        made = self._store.create(replace(record, id=image_id))
+        if made is None:
+            begun = self._begun(image_id)
+            if begun.status != "queued" or begun.disk_format != record.disk_format:
+                what = f"is {begun.status}, as {begun.disk_format}, and takes no other data"
+                raise _spent(f"the record {image_id} {what}")
+            change = ImageChange(
+                name=record.name,
+                min_disk_gib=record.min_disk_gib,
+                min_ram_mib=record.min_ram_mib,
+                tags=record.tags,
+                properties=record.properties,
+            )
+            made = self._store.update(begun, change)
+        self._fixed.add(image_id)
+        return made
+
+    def _begun(self, image_id: str) -> StoredImage:
+        """A record under a fixed id that this run or a dead one has begun."""
+        holder = self._store.get(image_id)
+        if holder is None:
+            raise _spent(f"there was an image {image_id} already, and Glance gives no id twice")
+        if not is_incoming(holder):
+            raise _spent(f"image {holder.name!r} has the id {image_id}")
+        if holder.properties.get("glancing_run") != self._run_id:
+            life = life_of(holder, self._store.now(), self._tools.workspace.is_alive)
+            if life is not Life.DEAD:
+                raise StoreError(f"another run is at this image ({image_id})", kind=ErrorKind.BUSY)
+        return holder
 
     def _require_spent(self, image_id: str) -> None:
         """Raise StoreError ``busy`` when another run is at an image, or has just made it.
@@ -288,6 +336,10 @@ class Filler:
 
     def _remove(self, record: StoredImage) -> bool:
         """Take away what was not published; a record that stays is removed by a later run."""
+        if record.id in self._fixed:
+            kept = StoreError("its id could not be given again; a later run goes on with it")
+            self._tell_left(record, kept)
+            return False
         try:
             self._store.delete(record.id)
         except GlancingError as error:
@@ -321,6 +373,11 @@ class _Delivery:
     def close(self) -> None:
         """Break off what is still going on."""
         self.body.close()
+
+
+def _spent(what: str) -> StoreError:
+    hint = "give the image another id, or none"
+    return StoreError(what, kind=ErrorKind.ID_SPENT, hint=hint)
 
 
 def _worth(error: GlancingError) -> int:

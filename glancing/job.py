@@ -131,7 +131,8 @@ class Job:
         if self.mode is not Mode.APPLY:
             return survey.look(store, self.tools)
         asked = {(spec.identity, spec.name) for spec in specs if self._is_asked_for(spec)}
-        return survey.clear(store, self.tools, asked)
+        fixed_ids = {spec.attributes.id for spec in specs if spec.attributes.id}
+        return survey.clear(store, self.tools, asked, fixed_ids)
 
     def _decisions(
         self, specs: Sequence[Spec], inventory: Sequence[StoredImage], policy: plan.Policy

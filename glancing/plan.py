@@ -345,7 +345,7 @@ class _Desk:
         decision = next((answer for answer in answers if answer is not None), None)
         if decision is None:
             return Upload(spec, "Glance has nothing of the kind")
-        return self._take(_with_surplus(decision, case))
+        return self._take(_with_its_id(_with_surplus(decision, case)))
 
     def _take(self, decision: Decision) -> Decision:
         """Give a stored image to one entry only: the first that does something with it."""
@@ -413,6 +413,24 @@ def _with_surplus(decision: Decision, case: _Case) -> Decision:
     names = ", ".join(stored.id for stored in case.surplus)
     reason = f"{decision.reason}; also claimed by {names}, which become backups"
     return replace(decision, reason=reason, retire=case.surplus)
+
+
+def _with_its_id(decision: Decision) -> Decision:
+    """An image cannot get another id, nor two images the same one."""
+    wanted = decision.spec.attributes.id
+    if wanted is None or isinstance(decision, Upload | Refuse):
+        return decision
+    if isinstance(decision, Replace) != (decision.stored.id == wanted):
+        return decision
+    return Refuse(
+        decision.spec,
+        ErrorKind.ID_SPENT,
+        f"image {decision.stored.id} is there, and {wanted} is to be the id of the new one"
+        if isinstance(decision, Replace)
+        else f"image {decision.stored.id} has not the id {wanted}, and ids cannot be changed",
+        "give the image another id, or none",
+        decision.stored,
+    )
 
 
 def _older_list(case: _Case) -> Decision | None:

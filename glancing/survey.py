@@ -39,8 +39,15 @@ def look(store: ImageStore, tools: Tools) -> Survey:
     return Survey(inventory, _targets(living))
 
 
-def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey:
+def clear(
+    store: ImageStore,
+    tools: Tools,
+    wanted: Collection[Target],
+    fixed_ids: Collection[str] = (),
+) -> Survey:
     """Read the inventory, and delete the incoming images of dead runs that nobody can use.
+
+    Those of ``fixed_ids`` stay, because Glance never gives an id twice.
 
     Where it is too early to tell whether the run at a wanted image is dead, wait until it is not
     (at most a minute, and once more if something moved). Raises as ``look`` does.
@@ -50,7 +57,8 @@ def clear(store: ImageStore, tools: Tools, wanted: Collection[Target]) -> Survey
         dead = _incoming(store, tools, inventory, Life.DEAD)
         filled = {target_of(each): each for each in dead if each.status == "active"}
         filled = {target: each for target, each in filled.items() if target in wanted}
-        unusable = [each for each in dead if each not in filled.values()]
+        kept = {*fixed_ids, *(each.id for each in filled.values())}
+        unusable = [each for each in dead if each.id not in kept]
         removed = {each.id for each in unusable if remove_leftover(store, tools.events, each)}
         young = _incoming(store, tools, inventory, Life.YOUNG)
         awaited = [stored for stored in young if target_of(stored) in wanted]

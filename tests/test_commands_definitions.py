@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from uuid import uuid4
 
 import pytest
 
@@ -155,3 +156,21 @@ def test_what_is_wrong_in_a_file_is_told_with_its_place(glancing: Program, shelf
     assert (warning["list"], warning["line"]) == ("images.yml", 7)
     assert "the key colour is not known" in warning["reason"]
     assert shelf.names() == ["Debian 12 (1)"]
+
+
+def test_an_id_of_its_own_is_given_once(glancing: Program, shelf: Shelf) -> None:
+    """Fault 42: what fails before or after the upload does not spend it; a deletion does."""
+    image_id = str(uuid4())
+    entry = version(glancing, "1", ONE, f"id: {image_id}")
+    define(glancing, entry.replace(sha256(ONE).hexdigest(), "b" * 64))
+    assert glancing.run("sync", "-l", "images.yml").row["error"]["kind"] == "wrong-digest"
+    define(glancing, entry, visibility="public")
+    assert glancing.run("sync", "-l", "images.yml").row["error"]["kind"] == "forbidden"
+    assert [each["id"] for each in shelf.incoming()] == [image_id]
+    define(glancing, entry)
+    assert sync(glancing) == {"Debian 12": "uploaded"} and not shelf.incoming()
+    assert shelf.named("Debian 12")["id"] == image_id and shelf.data("Debian 12") == ONE
+    assert sync(glancing) == {"Debian 12": "unchanged"}
+    shelf.delete(shelf.named("Debian 12"))
+    run = glancing.run("sync", "-l", "images.yml")
+    assert (run.exit_code, run.row["error"]["kind"]) == (1, "id-spent") and shelf.all() == []

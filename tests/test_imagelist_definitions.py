@@ -97,6 +97,7 @@ images:
         build_date: 2026-01-24 10:00:00
         hidden: true
         visibility: community
+        id: 0C5B6C2E-1D52-4B4F-9E9B-0A8C5D9F0001
         meta: {replace_frequency: never}
 """ % ("b" * 128)
 
@@ -121,6 +122,7 @@ def test_a_definition_becomes_an_image_with_all_that_it_says() -> None:
         min_disk_gib=8,
         min_ram_mib=512,
         tags=frozenset({"stable", "os:debian"}),
+        id="0c5b6c2e-1d52-4b4f-9e9b-0a8c5d9f0001",
     )
     assert spec.properties == {
         "os_distro": "debian",
@@ -291,7 +293,7 @@ def test_definitions_that_were_fetched_name_no_files() -> None:
         ),
         (definition(version(more="checksum: 'sha256:abc'")), "line 6: checksum: bad sha256"),
         (definition(version(more="build_date: soon")), "line 6: build_date is no date"),
-        (definition(version(more="id: x")), "line 6: images with an id of their own are not"),
+        (definition(version(more="id: x")), "line 6: id is 'x', no UUID"),
         (definition(version(more="hidden: x")), "line 6: hidden is 'x', neither"),
         (definition(version('"a\\nb"')), "line 6: version has control characters"),
         (definition(version("x" * 300)), "line 6: version: the name"),

@@ -71,6 +71,7 @@ _NO_PROPERTIES = frozenset(
     }
 )
 _NO_PROPERTY_PREFIXES = ("glancing_", "os_glance_")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DAY = re.compile(r"\d{4}-\d\d?-\d\d?")
 
 
@@ -405,13 +406,13 @@ def _build_date(record: _Record) -> str | None:
 
 def _attributes_of(record: _Record, image: Attributes) -> Attributes:
     identifier = record.text("id")
-    if identifier is not None:
-        line = record.fields.entries["id"].line
-        raise _wrong(line, "images with an id of their own are not made yet", "leave id out")
+    if identifier is not None and not _UUID.fullmatch(identifier):
+        raise _wrong(record.fields.entries["id"].line, f"id is {clipped(identifier)!r}, no UUID")
     return replace(
         image,
         visibility=record.choice("visibility", _VISIBILITIES) or image.visibility,
         hidden=record.flag("hidden"),
+        id=identifier.lower() if identifier else None,
     )
 
 
