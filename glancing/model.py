@@ -154,7 +154,7 @@ class Digest:
 
 
 class Compression(StrEnum):
-    """How the published file wraps the image."""
+    """How the published file wraps the image; a compressed archive is called by its compression."""
 
     NONE = "none"
     GZIP = "gz"
@@ -162,6 +162,7 @@ class Compression(StrEnum):
     XZ = "xz"
     ZSTD = "zstd"
     ZIP = "zip"
+    TAR = "tar"
 
 
 @dataclass(frozen=True, slots=True)

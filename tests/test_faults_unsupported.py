@@ -1,48 +1,29 @@
 """What glancing cannot verify or unpack it refuses: nothing of it is ever taken on trust.
 
 Faults 34 and 35: lists whose signature would have to be verified are not read by ``sync``, and not
-fetched by ``import``. Fault 23: images inside tar archives are not taken out, whatever they hold.
+fetched by ``import``. Fault 23: tar archives that try anything are not unpacked.
 """
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.archives import archive, member, ova, ovf
 from tests.imagelist_documents import HEPIX_IMAGE, hepix, signed
 from tests.images import noise
 from tests.program import Program
 from tests.servers import ImageServer
 
-OVF = b"<?xml version='1.0'?><Envelope/>"
-
-
-def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info, data
-
-
-def archive(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
-        for info, data in members:
-            tar.addfile(info, io.BytesIO(data))
-    return packed.getvalue()
-
-
 DISK = noise(4096)
-GOOD = archive(member("box.ovf", OVF), member("disk.vmdk", DISK))
+GOOD = ova(DISK)
 ARCHIVES = {
-    "an OVA": GOOD,
     "a link": archive(
-        member("box.ovf", OVF), member("disk.vmdk", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        member("box.ovf", ovf("disk.vmdk")),
+        member("disk.vmdk", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
     ),
     "a way out": archive(member("../../etc/cron.d/x", DISK)),
     "an absolute name": archive(member("/etc/cron.d/x", DISK)),
@@ -53,16 +34,15 @@ ARCHIVES = {
         form=tarfile.PAX_FORMAT,
     ),
     "cut short": GOOD[:1000],
-    "GNU's magic": archive(member("disk.vmdk", DISK), form=tarfile.GNU_FORMAT),
 }
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_tar_archives_are_refused(name: str, tmp_path: Path) -> None:
-    """Fault 23: before anything of it is looked at."""
+def test_hostile_tar_archives_are_refused(name: str, tmp_path: Path) -> None:
+    """Fault 23: and nothing of them is ever written anywhere."""
     (tmp_path / "box.ova").write_bytes(ARCHIVES[name])
     run = Program(tmp_path).run("import", "-d", "box.ova")
-    assert (run.exit_code, run.row["error"]["kind"]) == (1, "unsafe-format")
+    assert (run.exit_code, run.row["error"]["kind"]) == (1, "bad-compression")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["box.ova"]
 
 

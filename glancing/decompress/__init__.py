@@ -13,9 +13,11 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from glancing.decompress._input import Input, OutputLimit, broken, cut_short
+from glancing.decompress._tar import BLOCK_BYTES, is_tar, untar
 from glancing.decompress._zip import unzip
 from glancing.errors import ErrorKind, VerificationError
 from glancing.model import MIB, Compression
@@ -28,7 +30,7 @@ else:
 __all__ = ["HEAD_BYTES", "OUTPUT_BYTES", "OutputLimit", "decompress", "sniff"]
 
 #: How much of a file ``sniff`` needs to see.
-HEAD_BYTES = 16
+HEAD_BYTES = BLOCK_BYTES
 
 #: The most that one piece of decompressed data holds.
 OUTPUT_BYTES = 256 * 1024
@@ -57,7 +59,7 @@ def sniff(head: bytes) -> Compression:
     for magic, compression in _MAGIC:
         if magic.match(head):
             return compression
-    return Compression.NONE
+    return Compression.TAR if is_tar(head) else Compression.NONE
 
 
 def decompress(
@@ -65,16 +67,34 @@ def decompress(
 ) -> Iterator[bytes]:
     """Yield the decompressed data in pieces of at most ``OUTPUT_BYTES``, none of them empty.
 
-    Several streams in a row are one file, as their tools have it, if every one is whole. Raises
-    VerificationError: ``bad-compression`` for data that is broken, cut short, or followed by
-    anything else, ``too-large`` beyond the limit or where decompressing needs too much memory.
+    Several streams in a row are one file, as their tools have it, if every one is whole. Of an
+    archive inside, it is the one disk that comes out. Raises VerificationError: ``bad-compression``
+    for data that is broken, cut short, or followed by anything else, ``too-large`` beyond the limit
+    or where decompressing needs too much memory.
     """
     data = Input(iter(pieces))
+    if compression in (Compression.NONE, Compression.TAR, Compression.ZIP):
+        return _limited(data, _outputs(data, compression), limit)
+    return _unarchived(_limited(data, _outputs(data, compression), limit))
+
+
+def _limited(data: Input, outputs: Iterator[bytes], limit: OutputLimit) -> Iterator[bytes]:
     total = 0
-    for output in _outputs(data, compression):
+    for output in outputs:
         total += len(output)
         limit.check(total, data.consumed_bytes)
         yield output
+
+
+def _unarchived(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The disk of an archive that was compressed as a whole, or all as it is."""
+    head: list[bytes] = []
+    while sum(map(len, head)) < BLOCK_BYTES and (piece := next(pieces, None)) is not None:
+        head.append(piece)
+    whole = chain(head, pieces)
+    if is_tar(b"".join(head)):
+        return untar(Input(whole), OUTPUT_BYTES)
+    return whole
 
 
 def _outputs(data: Input, compression: Compression) -> Iterator[bytes]:
@@ -89,6 +109,8 @@ def _outputs(data: Input, compression: Compression) -> Iterator[bytes]:
             return _streams(data, compression, _unxz, padding=4)
         case Compression.ZSTD:
             return _streams(data, compression, _unzstd)
+        case Compression.TAR:
+            return untar(data, OUTPUT_BYTES)
         case Compression.ZIP:
             return unzip(data, OUTPUT_BYTES)
 

@@ -158,6 +158,10 @@ _COMPRESSIONS = {
     "zst": Compression.ZSTD,
     "zstd": Compression.ZSTD,
     "zip": Compression.ZIP,
+    "tar": Compression.TAR,
+    "ova": Compression.TAR,
+    "tgz": Compression.GZIP,
+    "txz": Compression.XZ,
 }
 
 
@@ -173,7 +177,7 @@ def compression(text: str) -> Compression | None:
         raise ImageListError(
             f"compression {clipped(name)!r} is not supported",
             kind=ErrorKind.BAD_COMPRESSION,
-            hint="supported are gz, bz2, xz, zst and zip",
+            hint="supported are gz, bz2, xz, zst, zip and tar",
         )
     return _COMPRESSIONS[name]
 
@@ -191,8 +195,8 @@ def disk_format(text: str) -> str | None:
 
 
 def format_and_compression(text: str) -> tuple[str | None, Compression | None]:
-    """Both, from a format such as ``raw.gz`` (HEPiX lists)."""
+    """Both, from a format such as ``raw.gz`` (HEPiX lists), ``raw.tar.xz`` or ``ova``."""
     head, _, last = text.strip().lower().rpartition(".")
     if last in _COMPRESSIONS:
-        return disk_format(head), _COMPRESSIONS[last]
+        return disk_format("" if head == "tar" else head.removesuffix(".tar")), _COMPRESSIONS[last]
     return disk_format(text), None

@@ -274,10 +274,6 @@ _CHECKSUM = "sl:checksum:"
 
 def _expected(image: _Record) -> Expected:
     disk_format, compression = _fields.format_and_compression(image.text("hv:format"))
-    if disk_format == "ova":
-        raise ImageListError(
-            "format OVA is not supported yet", hint="unpack it and import the disk inside"
-        )
     checksums = [
         (name.removeprefix(_CHECKSUM), image.text(name))
         for name in image.fields
