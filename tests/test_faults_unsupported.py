@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archives import archive, member, ova, ovf
+from tests.tarballs import archive, member, ova, ovf
 from tests.imagelist_documents import HEPIX_IMAGE, hepix, signed
 from tests.images import noise
 from tests.program import Program

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests import images
-from tests.archives import archive, manifest, member, ova, ovf
+from tests.tarballs import archive, manifest, member, ova, ovf
 from tests.imagelist_documents import HEPIX_IMAGE, hepix
 from tests.program import Program
 from tests.servers import ImageServer
