@@ -58,7 +58,7 @@ _FOREIGN = (
     (rb"LZIP", "lzip data, a compression that is not supported"),
     (rb"\x1f\x9d", "data of compress(1), a compression that is not supported"),
     (rb"\x5d\0\0.{2}\xff{8}", "lzma data, a compression that is not supported"),
-    (rb".{257}ustar", "a tar archive; OVA is not supported as a bare image"),
+    (rb".{257}ustar", "a tar archive inside of another, or a damaged one"),
     (rb"COWD", "a VMware COWD disk, which Glance does not support"),
     (rb"WithoutFreeSpace|WithouFreSpacExt", "a Parallels disk, which is not supported"),
     (rb"Bochs Virtual HD Image", "a Bochs disk, which is not supported"),

@@ -157,7 +157,7 @@ def test_unsafe_images_are_refused_under_any_name(data: bytes, word: str) -> Non
         (b"LZIP\x01", "lzip"),
         (b"\x1f\x9d\x90", "compress"),
         (b"\x5d\0\0\x80\0" + b"\xff" * 8, "lzma"),
-        (images.tar()[:512], "OVA is not supported"),
+        (images.tar()[:512], "tar archive"),
         (b"\xef\xbb\xbf\r\n <!DOCTYPE HTML PUBLIC>", "web page"),
         (b"<html>", "web page"),
         (b'<?xml version="1.0"?><Error>', "web page or XML"),

@@ -112,6 +112,11 @@ def test_names(changes: Mapping[str, Any], naming: Naming, name: str) -> None:
         pytest.param({"hv:format": "raw.gz"}, ("raw", Compression.GZIP), id="raw.gz"),
         pytest.param({"hv:format": "QCOW2"}, ("qcow2", None), id="QCOW2"),
         pytest.param({"hv:format": "xz"}, (None, Compression.XZ), id="only a compression"),
+        pytest.param({"hv:format": "OVA"}, (None, Compression.TAR), id="OVA"),
+        pytest.param({"hv:format": "ova"}, (None, Compression.TAR), id="ova"),
+        pytest.param({"hv:format": "raw.tar.xz"}, ("raw", Compression.XZ), id="raw.tar.xz"),
+        pytest.param({"hv:format": "tar.gz"}, (None, Compression.GZIP), id="tar.gz"),
+        pytest.param({"hv:format": "tgz"}, (None, Compression.GZIP), id="tgz"),
     ],
 )
 def test_formats(

@@ -53,7 +53,7 @@ def broken(compression: Compression, reason: str) -> VerificationError:
 
 def cut_short(compression: Compression) -> VerificationError:
     """The error for data that stops in the middle."""
-    return broken(compression, "the compressed data ends too early")
+    return broken(compression, "the data ends too early")
 
 
 class Input:

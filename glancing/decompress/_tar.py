@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from glancing.decompress._input import Input, broken, cut_short
 from glancing.decompress._ovf import MAX_OVF_BYTES, Manifest, Witness, disk_of
 from glancing.errors import ErrorKind, VerificationError
-from glancing.model import Compression
+from glancing.model import MIB, Compression
 
 BLOCK_BYTES = 512
-_MAX_MEMBERS = 1000
+_MAX_HEADERS = 2000
 _MAX_EXTENSION_BYTES = 64 * 1024
-_MAX_MANIFEST_BYTES = 1024 * 1024
+_MAX_MANIFEST_BYTES = MIB
+# What is neither the disk nor its descriptor: it gives nothing, so no other limit meets it.
+_MAX_PASSED_OVER_BYTES = 64 * MIB
 _REGULAR = frozenset({b"0", b"\0", b"7"})
 _DIRECTORY = b"5"
 _KINDS = {
@@ -40,8 +42,11 @@ _NOTES = re.compile(
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether the first ``BLOCK_BYTES`` bytes are the header of a member, checksum and all."""
-    return head[257:262] == b"ustar" and len(head) >= BLOCK_BYTES and _sum_is_right(head)
+    """Whether the first ``BLOCK_BYTES`` bytes are the header of a member.
+
+    The sum tells, as there is no magic number in archives from before 1988.
+    """
+    return len(head) >= BLOCK_BYTES and _sum_is_right(head[:BLOCK_BYTES])
 
 
 def untar(data: Input, output_bytes: int) -> Iterator[bytes]:
@@ -50,12 +55,17 @@ def untar(data: Input, output_bytes: int) -> Iterator[bytes]:
     Raises VerificationError (``bad-compression``) for every archive that is damaged, has no disk or
     several, or anything that is refused; ``wrong-digest`` when an OVA's own manifest does not hold.
     """
-    reader = _Reader(data, output_bytes)
-    while (member := _next_member(data)) is not None:
+    headers, reader = _Headers(data), _Reader(data, output_bytes)
+    while (member := headers.next_member()) is not None:
         yield from reader.take(member)
     reader.conclude()
-    if data.skip_zeros() >= 0 and not data.at_end():
-        raise _bad("something follows its end")
+    padding_bytes = 0
+    while padding := data.take():
+        padding_bytes += len(padding)
+        if padding.strip(b"\0"):
+            raise _bad("something follows its end")
+        if padding_bytes > _MAX_PASSED_OVER_BYTES:
+            raise _bad("too many zeros follow its end")
 
 
 def _bad(reason: str) -> VerificationError:
@@ -86,42 +96,53 @@ class _Member:
         return -self.size_bytes % BLOCK_BYTES
 
 
-def _next_member(data: Input) -> _Member | None:
-    """The next member that is a file or a folder; None at the end of the archive."""
-    name: str | None = None
-    size_bytes: int | None = None
-    for _ in range(_MAX_MEMBERS):
-        block = data.read_exactly(BLOCK_BYTES)
+class _Headers:
+    """The headers of an archive, of which there is only so many."""
+
+    def __init__(self, data: Input) -> None:
+        self._data = data
+        self._read = 0
+
+    def next_member(self) -> _Member | None:
+        """The next file or folder, as all its headers say; None at the end of the archive."""
+        name: str | None = None
+        size_bytes: int | None = None
+        while (header := self._next()) is not None:
+            match header.kind:
+                case b"L":
+                    name = _text(_extension(self._data, header).rstrip(b"\0"))
+                case b"K":
+                    _extension(self._data, header)
+                case b"x":
+                    records = _extension(self._data, header)
+                    name, size_bytes = _extended(records, name, size_bytes)
+                case b"g":
+                    if _extended(_extension(self._data, header), None, None) != (None, None):
+                        raise _refused("a name or a size for all members")
+                case _:
+                    own_bytes = header.size_bytes if size_bytes is None else size_bytes
+                    return _checked(name or header.name, header.kind, own_bytes)
+        if name is not None or size_bytes is not None:
+            raise _bad("it ends behind an extended header")
+        return None
+
+    def _next(self) -> _Member | None:
+        block = self._data.read_exactly(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
             raise cut_short(Compression.TAR)
         if not block.strip(b"\0"):
-            if name is not None or size_bytes is not None:
-                raise _bad("it ends behind an extended header")
             return None
-        header = _header(block)
-        match header.kind:
-            case b"L":
-                name = _text(_extension(data, header).rstrip(b"\0"))
-            case b"K":
-                _extension(data, header)
-            case b"x":
-                name, size_bytes = _extended(_extension(data, header), name, size_bytes)
-            case b"g":
-                if _extended(_extension(data, header), None, None) != (None, None):
-                    raise _refused("a name or a size for all members")
-            case _:
-                return _checked(
-                    name or header.name,
-                    header.kind,
-                    header.size_bytes if size_bytes is None else size_bytes,
-                )
-    raise _refused("too many headers")
+        self._read += 1
+        if self._read > _MAX_HEADERS:
+            raise _refused(f"it has more than {_MAX_HEADERS} headers")
+        return _header(block)
 
 
 def _header(block: bytes) -> _Member:
-    if not _sum_is_right(block) or block[257:262] != b"ustar":
+    if not _sum_is_right(block):
         raise _bad("a header is damaged")
-    prefix = b"" if block[257:265] == b"ustar  \0" else block[345:500].partition(b"\0")[0]
+    is_posix = block[257:263] == b"ustar\0"  # elsewhere the prefix's place has other meanings
+    prefix = block[345:500].partition(b"\0")[0] if is_posix else b""
     name = block[:100].partition(b"\0")[0]
     whole = prefix + b"/" + name if prefix else name
     return _Member(_text(whole), block[156:157], _number(block[124:136]))
@@ -163,11 +184,12 @@ def _extended(
     records: bytes, name: str | None, size_bytes: int | None
 ) -> tuple[str | None, int | None]:
     """The name and size of a pax header: records of ``LENGTH KEY=VALUE`` and a newline."""
-    while records.strip(b"\0"):
-        digits, _, _ = records[:20].partition(b" ")
+    at, end = 0, len(records.rstrip(b"\0"))
+    while at < end:
+        digits, _, _ = records[at : at + 20].partition(b" ")
         length = int(digits) if re.fullmatch(rb"[1-9][0-9]{0,6}", digits) else 0
-        record, records = records[:length], records[length:]
-        key, equals, value = record[len(digits) + 1 :].partition(b"=")
+        key, equals, value = records[at + len(digits) + 1 : at + length].partition(b"=")
+        at += length
         if not (length and equals and value.endswith(b"\n")):
             raise _bad("an extended header is damaged")
         value = value[:-1]
@@ -217,6 +239,7 @@ class _Reader:
         self._others: frozenset[str] = frozenset()
         self._witness = Witness()
         self._manifest: Manifest | None = None
+        self._passed_over_bytes = 0
 
     def take(self, member: _Member) -> Iterator[bytes]:
         """Read one member to its end, and yield its data if it is the disk."""
@@ -225,8 +248,6 @@ class _Reader:
         if member.name in self._names:
             raise _refused(f"{_shown(member.name)} stands twice in it")
         self._names.add(member.name)
-        if len(self._names) > _MAX_MEMBERS:
-            raise _refused(f"it has more than {_MAX_MEMBERS} members")
         if member.name.lower().endswith(".ovf"):
             self._take_descriptor(member)
         elif self._is_ova and member.name.lower().endswith(".mf"):
@@ -283,6 +304,9 @@ class _Reader:
         certificate = member.name.lower().endswith(".cert")
         if self._is_ova and not certificate and member.name not in self._others:
             raise _refused(f"its descriptor does not name {_shown(member.name)}")
+        self._passed_over_bytes += member.size_bytes
+        if self._passed_over_bytes > _MAX_PASSED_OVER_BYTES:
+            raise _refused(f"{_shown(member.name)} is no disk and too large to pass over")
         for _ in self._pieces(member):
             pass
 

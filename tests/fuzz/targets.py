@@ -189,6 +189,8 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "xz": partial(_unpack, Compression.XZ),
         "zstd": partial(_unpack, Compression.ZSTD),
         "zip": partial(_unpack, Compression.ZIP),
+        "tar": partial(_unpack, Compression.TAR),
+        "tar-gz": partial(_unpack, Compression.GZIP),
         "format": _format,
     }
 )
