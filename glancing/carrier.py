@@ -108,7 +108,14 @@ class Carrier:
     def _updated(self, decision: plan.Update) -> ImageResult:
         if self.mode is not Mode.APPLY or self.publisher is None:
             return _row(decision, Outcome.PLANNED, decision.stored)
-        self.publisher.update(decision.stored, decision.change)
+        if decision.after is None:
+            self.publisher.update(decision.spec, decision.stored, decision.change)
+            self._make_way(decision.making_way)
+        elif not self.publisher.has_made_way(decision.stored):
+            raise StoreError(
+                f"it keeps its name until {decision.after.descriptor} is there",
+                kind=ErrorKind.BUSY,
+            )
         self._retire(decision.stored.id, decision.retire)
         return _row(decision, Outcome.UPDATED, decision.stored)
 
@@ -144,6 +151,7 @@ class Carrier:
     ) -> ImageResult:
         assert self.publisher is not None  # noqa: S101 - a run that applies has logged in
         done = self.publisher.publish(decision.spec, old)
+        self._make_way(decision.making_way)
         if isinstance(decision, plan.Replace):
             self._retire(done.image_id, decision.retire)
         made = Outcome.REPLACED if old else Outcome.UPLOADED
@@ -156,6 +164,12 @@ class Carrier:
             backup_path=_text(done.backup_path),
             kept_path=_text(done.kept_path),
         )
+
+    def _make_way(self, updates: Sequence[plan.Update]) -> None:
+        """Give images that bore names which others have now the ones that they are to have."""
+        for update in updates:
+            assert self.publisher is not None  # noqa: S101 - a run that applies has logged in
+            self.publisher.make_way(update.spec, update.stored, update.change)
 
     def _retire(self, current_id: str | None, surplus: Sequence[StoredImage]) -> None:
         if self.mode is Mode.APPLY and self.publisher is not None:

@@ -22,13 +22,13 @@ from glancing.errors import (
     ErrorKind,
     GlancingError,
     ImageListError,
+    SignatureError,
 )
 from glancing.imagelist import (
     MAX_LIST_BYTES,
     folder,
     hepix,
     parse_descriptor,
-    parse_list,
     parse_need,
     with_keys,
 )
@@ -155,13 +155,14 @@ class Catalogue:
         """What a list or a folder says; raises DownloadError and ImageListError."""
         names = self.sources.names_in(location)
         if names is None:
-            found = parse_list(self.sources.read(location, MAX_LIST_BYTES), context)
+            data = self.sources.read(location, MAX_LIST_BYTES)
+            found = self._documents.read_list(data, context, self.sources, self.clock.now())
         else:
             found = folder.parse(names, context)
         self._tell_list(location, found)
         if context.trusted:
             self._vouch_for(found)
-        return _over_http(found) if location.travels_openly else found
+        return _over_http(found) if location.travels_openly and not found.signed else found
 
     def _absolute(self, location: Location) -> Location:
         if isinstance(location, LocalPath):
@@ -398,8 +399,12 @@ def _keeping_digest(spec: Spec, key: str) -> Spec:
 def _over_http(found: Parsed) -> Parsed:
     """What a document says that came unsigned over plain HTTP: its digests prove little."""
     specs = (_weakened(spec, spec.expected.digests) for spec in found.specs)
-    needs = (replace(need, over_http=True) for need in found.needs)
+    needs = (replace(need, over_http=True, spec=_all_weak(need.spec)) for need in found.needs)
     return replace(found, specs=tuple(specs), needs=tuple(needs))
+
+
+def _all_weak(spec: Spec | None) -> Spec | None:
+    return _weakened(spec, spec.expected.digests) if spec else None
 
 
 def _weakened(spec: Spec, weak: Iterable[Digest]) -> Spec:
@@ -407,9 +412,11 @@ def _weakened(spec: Spec, weak: Iterable[Digest]) -> Spec:
 
 
 def _unreadable(location: Location, error: GlancingError) -> ConfigError:
-    return ConfigError(
-        f"{location} cannot be read: {error.message}", kind=ErrorKind.BAD_LIST, hint=error.hint
-    )
+    if isinstance(error, SignatureError):
+        what = f"{location} is not taken: {error.message}"
+        return ConfigError(what, kind=error.kind, hint=error.hint)
+    what = f"{location} cannot be read: {error.message}"
+    return ConfigError(what, kind=ErrorKind.BAD_LIST, hint=error.hint)
 
 
 def _names(spec: Spec) -> list[str]:

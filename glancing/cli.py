@@ -23,6 +23,7 @@ from glancing.model import (
     Location,
     Options,
     Reading,
+    Trust,
     Url,
 )
 from glancing.sharding import Shard
@@ -169,6 +170,19 @@ class _NetworkType(click.ParamType["Network"]):
             self.fail(f"{value!r} is no network such as 10.0.0.0/8", param, ctx)
 
 
+class _NameOfCertificate(click.ParamType[str]):
+    """A distinguished name in slash form."""
+
+    name = "/DC=…/CN=…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from glancing.names import parse_name  # noqa: PLC0415
+
+        if parse_name(str(value)) is None:
+            self.fail(f"{value!r} is no name such as /DC=org/DC=example/CN=Name", param, ctx)
+        return str(value)
+
+
 class _SizeType(click.ParamType[int]):
     """Bytes, or a number with K, M, G or T for powers of 1024."""
 
@@ -252,7 +266,7 @@ _common = _together(
     _option(
         "--keyring",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="OpenPGP keys by which checksum files have to be signed.",
+        help="OpenPGP keys; checksum files have to be signed by one of them.",
     ),
     _option("--netrc", is_flag=True, help="Use .netrc for sources that need a login."),
     _option("-v", "--verbose", is_flag=True, help="More events."),
@@ -291,7 +305,7 @@ _lists = _together(
     _option(
         "--format",
         "list_format",
-        type=click.Choice(list(ListFormat)),
+        type=click.Choice([each.value for each in ListFormat]),
         help="What the lists are, where their content does not tell.",
     ),
     _option(
@@ -313,6 +327,17 @@ _lists = _together(
         type=_ShardType(),
         default="0/1",
         help="Act on one part of N, counted from 0; the parts share the list between them.",
+    ),
+    _option(
+        "--ca-dir",
+        type=click.Path(path_type=Path),
+        help="Certificate authorities of signed lists: a hashed directory, or a file.",
+    ),
+    _option("--endorser-dn", type=_NameOfCertificate(), help="Who has to sign lists: /DC=…/CN=…"),
+    _option("--endorser-ca", type=_NameOfCertificate(), help="Who has to certify the signer."),
+    _option("--list-id", multiple=True, help="dc:identifier that lists have; may be repeated."),
+    _option(
+        "--allow-unsigned-list", is_flag=True, help="Take HEPiX lists that nobody signed, or badly."
     ),
     _option("--adopt", is_flag=True, help="Take over images of the same bytes made by others."),
 )
@@ -425,8 +450,18 @@ def _job(
         work_dir=flags.get("work_dir"),
         backup_dir=flags.get("backup_dir"),
         access=session.access(flags["allow_network"], flags["source_auth"], netrc=flags["netrc"]),
-        signed=session.signed_documents(flags["keyring"]),
+        signed=session.signed_documents(flags["keyring"], flags.get("ca_dir"), _trust(flags)),
         cloud_needed=cloud_needed,
+    )
+
+
+def _trust(flags: dict[str, Any]) -> Trust:
+    """Whose lists are believed."""
+    return Trust(
+        endorser_dn=flags.get("endorser_dn"),
+        endorser_ca=flags.get("endorser_ca"),
+        list_ids=flags.get("list_id", ()),
+        allow_unsigned=flags.get("allow_unsigned_list", False),
     )
 
 

@@ -388,6 +388,11 @@ class GlanceStore:
         """
         return call(_CHANGING, lambda: self._change(image, change))
 
+    def deactivate(self, image_id: str) -> None:
+        """Let nobody download or boot an image; one that is deactivated already is no error."""
+        response = self._call("POST", f"/images/{image_id}/actions/deactivate")
+        _demand(response, {204}, "deactivate the image")
+
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is gone already is no error."""
         response = self._call("DELETE", f"/images/{image_id}")
@@ -592,6 +597,8 @@ def _operations(image: StoredImage, change: ImageChange) -> list[dict[str, Any]]
         "visibility": change.visibility,
         "os_hidden": change.hidden,
         "protected": change.protected,
+        "min_disk": change.min_disk_gib,
+        "min_ram": change.min_ram_mib,
         "tags": None if change.tags is None else sorted(change.tags),
     }
     replaced = [
@@ -618,6 +625,8 @@ def _has(stored: StoredImage, change: ImageChange) -> bool:
         (change.visibility, stored.visibility),
         (change.hidden, stored.hidden),
         (change.protected, stored.protected),
+        (change.min_disk_gib, stored.min_disk_gib),
+        (change.min_ram_mib, stored.min_ram_mib),
         (change.tags, stored.tags),
     )
     return (
@@ -646,6 +655,7 @@ def _stored(document: Mapping[str, Any]) -> StoredImage:
         protected=bool(document.get("protected")),
         owner=document.get("owner"),
         size_bytes=document.get("size"),
+        virtual_size_bytes=document.get("virtual_size"),
         checksum=document.get("checksum"),
         hash_algorithm=document.get("os_hash_algo"),
         hash_value=document.get("os_hash_value"),

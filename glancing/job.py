@@ -183,15 +183,20 @@ class Job:
         self, carrier: Carrier, decisions: Sequence[plan.Decision]
     ) -> tuple[list[ImageResult], ExitCode | None]:
         """Carry decisions out, and when the run is interrupted, gather what became of them."""
-        crew = Crew(carrier.carry_out, decisions, workers=self.options.jobs)
+        ordered = sorted(decisions, key=plan.waits)
+        first = sum(not plan.waits(decision) for decision in ordered)
         rows: dict[int, ImageResult] = {}
+        crew, begin = None, 0
         try:
-            for index, row in crew.results():
-                rows[index] = row
+            for begin, end in ((0, first), (first, len(ordered))):
+                crew = Crew(carrier.carry_out, ordered[begin:end], workers=self.options.jobs)
+                for index, row in crew.results():
+                    rows[begin + index] = row
         except RunInterrupted as interruption:
             self.tools.events.warning("run.interrupted", exit_code=int(interruption.exit_code))
-            rows.update(crew.results_within(_CLEANING_UP_S))
-            undone = [d for index, d in enumerate(decisions) if index not in rows]
+            late = crew.results_within(_CLEANING_UP_S) if crew else ()
+            rows.update((begin + index, row) for index, row in late)
+            undone = [d for index, d in enumerate(ordered) if index not in rows]
             given_up = [interrupted_row(decision) for decision in undone]
             return [*rows.values(), *given_up], interruption.exit_code
         return list(rows.values()), None

@@ -11,13 +11,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
+from typing import TypeVar
 
 from glancing.model import (
     ALGORITHMS,
     PROPERTY_PREFIX,
     TAG,
+    Attributes,
     Compression,
     Digest,
     ImageChange,
@@ -52,6 +55,8 @@ _OF_THE_BYTES = (
     "stores",
     "user_id",
 )
+T = TypeVar("T")
+GIB = 1024**3
 _RECORDS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:glancing:records")
 _SEED_MARKS = ("mpid", "version")
 _MAX_VALUE_CHARACTERS = 65_535 // 4  # Glance keeps a TEXT column, of bytes on some databases
@@ -115,6 +120,27 @@ def measured_properties(
     return {key: value for key, value in found.items() if value}
 
 
+def dated_properties(spec: Spec, validators: Validators) -> dict[str, str]:
+    """The day of the file for a version, where an image has none of its own.
+
+    What its list says goes before it. As openstack-image-manager has it.
+    """
+    if not spec.dated:
+        return {}
+    day = _day(validators.last_modified)
+    found = {"internal_version": day.strftime("%Y%m%d") if day else "latest"}
+    if day:
+        found["image_build_date"] = day.isoformat()
+    return {key: value for key, value in found.items() if key not in spec.properties}
+
+
+def _day(last_modified: str | None) -> date | None:
+    try:
+        return parsedate_to_datetime(last_modified).date() if last_modified else None
+    except ValueError:
+        return None
+
+
 def incoming_image(
     spec: Spec, disk_format: str, old: StoredImage | None, run_id: str, deadline: datetime
 ) -> NewImage:
@@ -131,22 +157,30 @@ def incoming_image(
         disk_format=disk_format,
         # Glance wants the parts of an Amazon image in a container of the same name.
         container_format=disk_format if disk_format in ("aki", "ami", "ari") else "bare",
-        tags=(old.tags if old else frozenset()) | {TAG},
+        tags=(old.tags if old else frozenset()) | spec.attributes.tags | {TAG},
         properties=MappingProxyType(properties),
-        min_disk_gib=old.min_disk_gib if old else 0,
-        min_ram_mib=old.min_ram_mib if old else 0,
+        min_disk_gib=_first(spec.attributes.min_disk_gib, old.min_disk_gib if old else 0),
+        min_ram_mib=_first(spec.attributes.min_ram_mib, old.min_ram_mib if old else 0),
     )
 
 
 def publish_change(
-    spec: Spec, old: StoredImage | None, measured_marks: Mapping[str, str]
+    spec: Spec,
+    old: StoredImage | None,
+    measured_marks: Mapping[str, str],
+    disk_size_bytes: int = 0,
 ) -> ImageChange:
-    """The one PATCH that makes an incoming image the current one."""
+    """The one PATCH that makes an incoming image the current one.
+
+    ``disk_size_bytes`` is the size of the disk inside, on less than which nothing can boot.
+    """
+    asked = spec.attributes
     return ImageChange(
         name=spec.name,
-        visibility=old.visibility if old else "shared",
-        hidden=False,
-        protected=old.protected if old else None,
+        visibility=asked.visibility or (old.visibility if old else "shared"),
+        hidden=asked.hidden or False,
+        protected=_first(asked.protected, old.protected if old else None),
+        min_disk_gib=_min_disk_gib(asked, disk_size_bytes),
         properties=MappingProxyType({**measured_marks, "glancing_state": State.CURRENT.value}),
         remove=frozenset({"glancing_deadline"}),
     )
@@ -168,11 +202,41 @@ def update_change(spec: Spec, stored: StoredImage) -> ImageChange | None:
     """What has to change on a stored image that has the right bytes; None when nothing has to."""
     wanted = {**wanted_properties(spec), "glancing_state": State.CURRENT.value}
     changed = {key: value for key, value in wanted.items() if stored.properties.get(key) != value}
-    name = spec.name if stored.name != spec.name else None
-    tags = stored.tags | {TAG} if TAG not in stored.tags else None
-    if not changed and name is None and tags is None:
+    asked, tags = spec.attributes, stored.tags | spec.attributes.tags | {TAG}
+    change = ImageChange(
+        name=_unlike(spec.name, stored.name),
+        visibility=_unlike(asked.visibility, stored.visibility),
+        hidden=_unlike(asked.hidden, stored.hidden),
+        protected=_unlike(asked.protected, stored.protected),
+        min_disk_gib=_unlike(_kept_min_disk_gib(asked, stored), stored.min_disk_gib),
+        min_ram_mib=_unlike(asked.min_ram_mib, stored.min_ram_mib),
+        tags=_unlike(tags, stored.tags),
+        properties=MappingProxyType(changed),
+    )
+    return None if change == ImageChange() else change
+
+
+def _unlike(wanted: T | None, stored: T) -> T | None:
+    """What has to be set; None where nothing is asked or it is so already."""
+    return None if wanted == stored else wanted
+
+
+def _first(asked: T | None, otherwise: T) -> T:
+    return otherwise if asked is None else asked
+
+
+def _min_disk_gib(asked: Attributes, disk_size_bytes: int) -> int | None:
+    """What is asked, or what the disk inside needs where that is more; None when nobody asks."""
+    if asked.min_disk_gib is None:
         return None
-    return ImageChange(name=name, tags=tags, properties=MappingProxyType(changed))
+    return max(asked.min_disk_gib, -(-disk_size_bytes // GIB))
+
+
+def _kept_min_disk_gib(asked: Attributes, stored: StoredImage) -> int | None:
+    """As ``_min_disk_gib``; it is not lowered where Glance does not know the disk inside."""
+    if stored.virtual_size_bytes is None:
+        return _min_disk_gib(asked, stored.min_disk_gib * GIB)
+    return _min_disk_gib(asked, stored.virtual_size_bytes)
 
 
 def confirm_change(

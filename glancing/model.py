@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -216,7 +216,9 @@ class Spec:
 
     ``identity`` is what makes it the same image from run to run: the marketplace ID, the list's own
     identifier, else the URL or path without user info and query. ``descriptor`` is how the user
-    named it, without secrets. ``sources`` are tried in turn.
+    named it, without secrets. ``sources`` are tried in turn. ``successor`` is the identity of a
+    newer image that is to have the name that this one may still bear. A ``dated`` image has the day
+    of its file (Last-Modified) for a version.
     """
 
     name: str
@@ -230,6 +232,40 @@ class Spec:
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     list_mark: str | None = None
     attributes: Attributes = Attributes()
+    successor: str | None = None
+    dated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListMark:
+    """What is noted of a list on each of its images: the memory against older copies of it.
+
+    ``created`` is its date as the list has it (RFC 3339).
+    """
+
+    identifier: str
+    version: str
+    created: str
+
+    def __str__(self) -> str:
+        return f"{self.identifier} {self.version} {self.created}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> ListMark | None:
+        """Read a mark; None for anything else."""
+        identifier, _, rest = (text or "").partition(" ")
+        version, _, created = rest.rpartition(" ")
+        mark = cls(identifier, version, created)
+        return mark if identifier and mark.created_at is not None else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """The date as a moment, None where it cannot be read; one without a zone is in UTC."""
+        try:
+            moment = datetime.fromisoformat(self.created)
+            return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
 
 
 class Severity(StrEnum):
@@ -321,6 +357,7 @@ class ListFormat(StrEnum):
     """The formats of image lists, as ``--format`` names them."""
 
     PLAIN = "plain"
+    HEPIX = "hepix"
     SIMPLESTREAMS = "simplestreams"
     DEFINITIONS = "openstack-image-manager"
 
@@ -371,38 +408,20 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class ListContext:
-    """What the reading of a list depends on besides its bytes.
+class Trust:
+    """Whose HEPiX lists the operator believes.
 
-    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
-    that led to this one, outermost first.
+    Names are in slash form, None for any that the authorities certify. ``list_ids`` are the
+    ``dc:identifier`` that lists may have, none for any.
     """
 
-    location: Location
-    origin: Origin
-    marketplace: Url
-    naming: Naming = Naming.TITLE
-    reading: Reading = Reading()
-    included_by: tuple[str, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether these are the operator's own words, which may name local files."""
-        return isinstance(self.location, LocalPath)
-
-    @property
-    def folder(self) -> Path | None:
-        """Where relative paths start; None for a list that was fetched."""
-        return self.location.path.parent if isinstance(self.location, LocalPath) else None
+    endorser_dn: str | None = None
+    endorser_ca: str | None = None
+    list_ids: tuple[str, ...] = ()
+    allow_unsigned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What a parser made of a document: wanted images, problems, and documents needed further."""
-
-    specs: tuple[Spec, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    needs: tuple[Need, ...] = ()
+NO_TRUST = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +436,49 @@ class Signature:
     signer: str
     algorithm: str
     issuer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListContext:
+    """What the reading of a list depends on besides its bytes.
+
+    Relative paths and addresses of the list start from ``location``. ``included_by`` are the lists
+    that led to this one, outermost first. ``signature`` is the good one that the list has;
+    ``trust`` and ``now`` are for formats that are judged by them.
+    """
+
+    location: Location
+    origin: Origin
+    marketplace: Url
+    naming: Naming = Naming.TITLE
+    reading: Reading = Reading()
+    included_by: tuple[str, ...] = ()
+    signature: Signature | None = None
+    trust: Trust = NO_TRUST
+    now: datetime | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether these are the operator's own words, which may name local files."""
+        return isinstance(self.location, LocalPath)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative paths start; None for a list that was fetched."""
+        return self.location.path.parent if isinstance(self.location, LocalPath) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser made of a document: wanted images, problems, and documents needed further.
+
+    ``signed`` tells that a good signature covers it.
+    """
+
+    specs: tuple[Spec, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    needs: tuple[Need, ...] = ()
+    signed: bool = False
 
 
 # --- what Glance has ------------------------------------------------------------------------------
@@ -438,9 +500,9 @@ PROPERTY_PREFIX = "glancing_"
 class StoredImage:
     """One image of our own project as Glance has it now.
 
-    ``checksum`` is Glance's md5, ``hash_algorithm`` and ``hash_value`` its ``os_hash_*`` pair; all
-    are None before data arrived. Times are aware and in UTC. ``properties`` are the additional
-    properties, ours and others'.
+    ``checksum`` is Glance's md5, ``hash_algorithm`` and ``hash_value`` its ``os_hash_*`` pair,
+    ``virtual_size_bytes`` the size of the disk inside; all are None before data arrived. Times are
+    aware and in UTC. ``properties`` are the additional properties, ours and others'.
     """
 
     id: str
@@ -451,6 +513,7 @@ class StoredImage:
     protected: bool = False
     owner: str | None = None
     size_bytes: int | None = None
+    virtual_size_bytes: int | None = None
     checksum: str | None = None
     hash_algorithm: str | None = None
     hash_value: str | None = None
@@ -527,6 +590,8 @@ class ImageChange:
     visibility: str | None = None
     hidden: bool | None = None
     protected: bool | None = None
+    min_disk_gib: int | None = None
+    min_ram_mib: int | None = None
     tags: frozenset[str] | None = None
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     remove: frozenset[str] = frozenset()
@@ -714,6 +779,10 @@ class Signatures(Protocol):
         """A document whose OpenPGP signature stands beside it."""
         ...
 
+    def smime(self, message: bytes) -> Signature:
+        """The content of an S/MIME message with one signer, certified by a known authority."""
+        ...
+
 
 class UploadBody(Protocol):
     """The data of one upload: read once, of a known size or not."""
@@ -754,6 +823,10 @@ class ImageStore(Protocol):
 
     def update(self, image: StoredImage, change: ImageChange) -> StoredImage:
         """Change the record with one PATCH: all of it or nothing."""
+        ...
+
+    def deactivate(self, image_id: str) -> None:
+        """Let nobody download or boot an image; one that is deactivated already is no error."""
         ...
 
     def delete(self, image_id: str) -> None:

@@ -9,10 +9,11 @@ per group of rows that share a condition), and the first that answers wins.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
+from typing import TypeGuard
 
 from glancing import marks
 from glancing.errors import ErrorKind
@@ -20,6 +21,7 @@ from glancing.model import (
     Compression,
     Digest,
     ImageChange,
+    ListMark,
     Spec,
     State,
     StoredImage,
@@ -32,10 +34,14 @@ from glancing.versions import version_key
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Glance has nothing of the kind: make it."""
+    """Glance has nothing of the kind: make it.
+
+    ``making_way`` is what happens to images that bear such names so far, right afterwards.
+    """
 
     spec: Spec
     reason: str
+    making_way: tuple[Update, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,19 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Glance has the bytes, but not the name or the properties."""
+    """Glance has the bytes, but not the name or the properties.
+
+    ``making_way`` as for ``Upload``. ``after`` is the image that has to be there before this one
+    gives its name up; it happens with that one's ``making_way``.
+    """
 
     spec: Spec
     stored: StoredImage
     change: ImageChange
     reason: str
     retire: tuple[StoredImage, ...] = ()
+    making_way: tuple[Update, ...] = ()
+    after: Spec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,7 @@ class Replace:
     """Glance has another version: publish the new one, keep ``stored`` as the backup.
 
     ``bytes_unknown`` says that only reading the source can tell whether it is another one at all.
+    ``making_way`` as for ``Upload``.
     """
 
     spec: Spec
@@ -71,6 +84,7 @@ class Replace:
     reason: str
     retire: tuple[StoredImage, ...] = ()
     bytes_unknown: bool = False
+    making_way: tuple[Update, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +143,21 @@ def decide(
     ``validators`` holds, by identity, what the sources of bare URLs say of themselves now; without
     them such an entry is a replace with ``bytes_unknown`` (see ``unread``).
     """
-    wanted = tuple(specs)
-    desk = _Desk(wanted, _Index.of(inventory), policy, validators)
-    return tuple(desk.decide(spec) for spec in wanted)
+    wanted, stored = tuple(specs), tuple(inventory)
+    newest = _newest_lists(stored)
+    nameless: frozenset[str] = frozenset()
+    while True:
+        desk = _Desk(wanted, _Index.of(stored, nameless), newest, policy, validators)
+        decisions = desk.decide_all()
+        leaving = _leaving(decisions)
+        if leaving <= nameless:
+            return _in_turn(decisions)
+        nameless |= leaving
+
+
+def waits(decision: Decision) -> bool:
+    """Whether others have to be carried out first."""
+    return isinstance(decision, Update) and decision.after is not None
 
 
 def unread(decisions: Iterable[Decision]) -> tuple[Spec, ...]:
@@ -217,10 +243,12 @@ class _Index:
     by_digest: Mapping[Digest, list[StoredImage]]
 
     @classmethod
-    def of(cls, inventory: Iterable[StoredImage]) -> _Index:
+    def of(cls, inventory: Iterable[StoredImage], nameless: frozenset[str] = frozenset()) -> _Index:
+        """Arrange an inventory; those of ``nameless`` are about to give their names up."""
         index = cls(defaultdict(list), defaultdict(list), defaultdict(list))
         for stored in _matchable(tuple(inventory)):
-            index.by_name[stored.name].append(stored)
+            if stored.id not in nameless:
+                index.by_name[stored.name].append(stored)
             if stored.marked and stored.identity:
                 index.by_identity[stored.identity].append(stored)
             known = {*stored.digests, *marks.kept_image(stored), *marks.kept_published(stored)}
@@ -295,6 +323,7 @@ class _Desk:
 
     specs: tuple[Spec, ...]
     index: _Index
+    newest_lists: Mapping[str, ListMark]
     policy: Policy
     validators: Mapping[str, Validators]
     by_identity: dict[str, Spec] = field(init=False)
@@ -304,6 +333,9 @@ class _Desk:
 
     def __post_init__(self) -> None:
         self.by_identity = {spec.identity: spec for spec in reversed(self.specs)}
+
+    def decide_all(self) -> tuple[Decision, ...]:
+        return tuple(self.decide(spec) for spec in self.specs)
 
     def decide(self, spec: Spec) -> Decision:
         case = self._case(spec)
@@ -375,9 +407,44 @@ def _with_surplus(decision: Decision, case: _Case) -> Decision:
         return decision
     if case.desk.policy.by_name and not _stays_usable(decision, case.spec.name):
         return decision
+    if isinstance(decision, Skip) and not decision.stored.state:
+        # It is left without our marks: beside a backup of ours it would look like the seed's.
+        return decision
     names = ", ".join(stored.id for stored in case.surplus)
     reason = f"{decision.reason}; also claimed by {names}, which become backups"
     return replace(decision, reason=reason, retire=case.surplus)
+
+
+def _older_list(case: _Case) -> Decision | None:
+    """An old copy of a signed list is still signed: what was seen of the list counts."""
+    mark = ListMark.parse(case.spec.list_mark)
+    if mark is None or case.desk.policy.by_name:
+        return None
+    noted = case.desk.newest_lists.get(mark.identifier)
+    if noted is None or _list_age(mark) >= _list_age(noted):
+        return None
+    return Refuse(
+        case.spec,
+        ErrorKind.DOWNGRADE,
+        f"downgrade: the list {mark.identifier} is of {mark.created} (version {mark.version}),"
+        f" and one of {noted.created} (version {noted.version}) was seen before",
+        "fetch the list anew; somebody may be sending an old copy of it",
+    )
+
+
+def _newest_lists(inventory: Iterable[StoredImage]) -> dict[str, ListMark]:
+    """The newest copy of each list that is noted on images of ours, backups too."""
+    newest: dict[str, ListMark] = {}
+    for stored in inventory:
+        mark = ListMark.parse(stored.properties.get("glancing_list")) if stored.marked else None
+        if mark and _list_age(newest.setdefault(mark.identifier, mark)) < _list_age(mark):
+            newest[mark.identifier] = mark
+    return newest
+
+
+def _list_age(mark: ListMark) -> tuple[float, tuple[tuple[int, int, str], ...]]:
+    created = mark.created_at
+    return (created.timestamp() if created else 0.0, version_key(mark.version))
 
 
 def _entry_clash(case: _Case) -> Decision | None:
@@ -409,7 +476,7 @@ def _name_borne_by_another(case: _Case) -> Decision | None:
 
 def _deactivated(case: _Case) -> Decision | None:
     current = case.current
-    if current is None or current.status != "deactivated":
+    if current is None or current.status != "deactivated" or case.spec.attributes.deactivated:
         return None
     otherwise = (
         _current_same_bytes(case) or _import_other_bytes(case) or _current_other_version(case)
@@ -516,6 +583,7 @@ def _same_name_other_bytes(case: _Case) -> Decision | None:
 
 # From top to bottom as in the README; the first answer wins.
 _RULES: tuple[Callable[[_Case], Decision | None], ...] = (
+    _older_list,
     _entry_clash,
     _name_borne_by_another,
     _deactivated,
@@ -528,6 +596,109 @@ _RULES: tuple[Callable[[_Case], Decision | None], ...] = (
     _same_name_other_bytes,
 )
 
+# --- names that pass from one image to another ----------------------------------------------------
+
+
+def _leaving(decisions: Sequence[Decision]) -> frozenset[str]:
+    """Images of ours whose old names other entries want, and that are to have other names."""
+    wanted = {d.spec.name for d in decisions if isinstance(d, Refuse)}
+    return frozenset(
+        image.id
+        for d in decisions
+        if _gives_its_name_up(d) and d.stored.name in wanted
+        for image in (d.stored, *d.retire)
+        if image.name == d.stored.name
+    )
+
+
+def _gives_its_name_up(decision: Decision) -> TypeGuard[Update]:
+    if not isinstance(decision, Update) or decision.change.name is None:
+        return False
+    return decision.stored.identity == decision.spec.identity
+
+
+def _in_turn(decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """Order what passes names on: first whoever gets a name, then whoever gives it up.
+
+    Where nobody can take it in this run, an image keeps its name: never is there none.
+    """
+    heirs, present = _heirs(decisions), {d.spec.identity for d in decisions}
+    followers: dict[int, list[int]] = defaultdict(list)
+    settled = list(decisions)
+    for index in [i for i, d in enumerate(decisions) if _gives_its_name_up(d)]:
+        first, missing = _first_of(index, decisions, heirs, present)
+        if missing is not None:
+            settled[index] = _keeping_its_name(decisions[index], missing)
+        elif first != index and not isinstance(decisions[first], Skip):
+            followers[first].append(index)
+    for first, others in followers.items():
+        _queue_up(first, others, settled, heirs)
+    return tuple(settled)
+
+
+def _heirs(decisions: Sequence[Decision]) -> dict[int, int]:
+    """Who gets the name that another one gives up, by their positions."""
+    wanting = {d.spec.name: index for index, d in reversed(list(enumerate(decisions)))}
+    return {
+        index: wanting[d.stored.name]
+        for index, d in enumerate(decisions)
+        if _gives_its_name_up(d) and d.stored.name in wanting
+    }
+
+
+def _first_of(
+    index: int, decisions: Sequence[Decision], heirs: Mapping[int, int], present: Set[str]
+) -> tuple[int, str | None]:
+    """Who has to begin so that this one can give its name up, or whose lack prevents it."""
+    while True:
+        decision = decisions[index]
+        successor = decision.spec.successor
+        if isinstance(decision, Refuse):
+            return index, decision.spec.identity
+        if _gives_its_name_up(decision) and successor is not None and successor not in present:
+            return index, successor
+        if index not in heirs:
+            return index, None
+        index = heirs[index]
+
+
+def _queue_up(
+    first: int, others: Sequence[int], settled: list[Decision], heirs: Mapping[int, int]
+) -> None:
+    """Let those that give their names up follow the one that begins, each after its own heir."""
+    beginner = settled[first]
+    if isinstance(beginner, Skip | Refuse):
+        return
+
+    def distance(index: int) -> int:
+        steps = 0
+        while index != first:
+            index, steps = heirs[index], steps + 1
+        return steps
+
+    queue = [settled[index] for index in sorted(others, key=distance)]
+    updates = tuple(update for update in queue if isinstance(update, Update))
+    settled[first] = replace(beginner, making_way=updates)
+    for index in others:
+        waiting = settled[index]
+        if isinstance(waiting, Update):
+            settled[index] = replace(waiting, after=beginner.spec)
+
+
+def _keeping_its_name(decision: Decision, heir: str) -> Decision:
+    """Nobody can have the name that this one would give up."""
+    if not isinstance(decision, Update):
+        return decision
+    stored = decision.stored
+    return Refuse(
+        decision.spec,
+        ErrorKind.NAME_TAKEN,
+        f"image {stored.id} keeps the name {stored.name!r} until {heir} can have it",
+        "see what is said of that one; until then the name would have no image",
+        stored,
+    )
+
+
 # --- answers that several rules give --------------------------------------------------------------
 
 
@@ -535,9 +706,13 @@ def _skip_or_update(case: _Case, stored: StoredImage, reason: str) -> Decision:
     # `import` matches by name what glancing did not make, or made for another entry; neither is
     # changed: the one is not ours, and the other's entry would no longer find it.
     ours = stored.marked and stored.identity == case.spec.identity
-    change = marks.update_change(case.spec, stored) if ours else None
+    if not ours:
+        return Skip(case.spec, stored, reason)
+    change = marks.update_change(case.spec, stored)
+    if case.spec.attributes.deactivated and stored.status == "active":
+        return Update(case.spec, stored, change or ImageChange(), f"{reason}, to be deactivated")
     if change is None:
-        return Skip(case.spec, stored, f"{reason}, same properties" if ours else reason)
+        return Skip(case.spec, stored, f"{reason}, same properties")
     return Update(case.spec, stored, change, f"{reason}, other {_changed(change)}")
 
 
@@ -559,8 +734,17 @@ def _adopt(case: _Case, stored: StoredImage) -> Decision:
 
 
 def _changed(change: ImageChange) -> str:
-    fields = [*(["name"] if change.name else []), *(["tags"] if change.tags else [])]
-    return ", ".join([*fields, *sorted(change.properties)])
+    fields = {
+        "name": change.name,
+        "visibility": change.visibility,
+        "hidden": change.hidden,
+        "protected": change.protected,
+        "min_disk": change.min_disk_gib,
+        "min_ram": change.min_ram_mib,
+        "tags": change.tags,
+    }
+    told = [field for field, value in fields.items() if value is not None]
+    return ", ".join([*told, *sorted(change.properties)])
 
 
 def _newer(spec: Spec, stored: StoredImage) -> str:

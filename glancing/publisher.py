@@ -60,6 +60,7 @@ class Publisher:
         self._store = store
         self._inventory = tuple(inventory)
         self._retired: dict[str, StoredImage] = {}
+        self._made_way: set[str] = set()
         self._filler = Filler(store, self._inventory, receiver, run_id, filled)
         self._tools = receiver.tools
         self._run_id = run_id
@@ -74,7 +75,8 @@ class Publisher:
         2. send the data, verify everything, and before the tail is released copy the old image to
            the backup directory, verified. Crash: as before.
         3. release the tail, compare Glance's own digests. Crash: incoming, active, never shown.
-        4. one PATCH publishes. Crash: two images under the name, both usable; the newer counts.
+        4. deactivate it where that is wanted; one PATCH publishes. Crash: two images under the
+           name, both usable; the newer counts.
         5. one PATCH retires the old image to ``NAME_old``.
 
         Where a dead run got as far as 3, its image is read back, verified, and published instead.
@@ -102,9 +104,24 @@ class Publisher:
             kept_path=filled.intake.kept_path,
         )
 
-    def update(self, stored: StoredImage, change: ImageChange) -> None:
-        """Change name or properties of an image whose bytes are right."""
-        self._store.update(stored, change)
+    def update(self, spec: Spec, stored: StoredImage, change: ImageChange) -> None:
+        """Make the record of an image whose bytes are right say what is wanted."""
+        if spec.attributes.deactivated and stored.status == "active":
+            self._store.deactivate(stored.id)
+        if change != ImageChange():
+            self._store.update(stored, change)
+
+    def make_way(self, spec: Spec, stored: StoredImage, change: ImageChange) -> None:
+        """Rename an image whose name another one has now.
+
+        Crash before: both bear the name, both usable, and the next run renames this one.
+        """
+        self.update(spec, stored, change)
+        self._made_way.add(stored.id)
+
+    def has_made_way(self, stored: StoredImage) -> bool:
+        """Whether an image has given its name to another one in this run."""
+        return stored.id in self._made_way
 
     def retire_surplus(self, current_id: str | None, surplus: Iterable[StoredImage]) -> None:
         """Make further images of one identity backups: a run ended before it could.
@@ -138,8 +155,12 @@ class Publisher:
 
     def _publish(self, spec: Spec, old: StoredImage | None, filled: Filled) -> None:
         found = {**marks.wanted_properties(spec), **self._found(filled.intake)}
-        change = marks.publish_change(spec, old, found)
+        measured = filled.intake.measured
+        disk_size_bytes = measured.virtual_size_bytes or measured.image_size_bytes
+        change = marks.publish_change(spec, old, found, disk_size_bytes)
         try:
+            if spec.attributes.deactivated:
+                self._store.deactivate(filled.stored.id)
             self._store.update(filled.stored, change)
         except BaseException:
             self._filler.remove_unpublished(filled.stored)
@@ -177,9 +198,10 @@ class Publisher:
         )
 
     def _found(self, intake: Intake) -> dict[str, str]:
-        return marks.measured_properties(
+        measured = marks.measured_properties(
             intake.measured, intake.validators, intake.integrity.value, self._run_id
         )
+        return {**marks.dated_properties(intake.spec, intake.validators), **measured}
 
     def _drop_kept(self, intake: Intake) -> None:
         """Remove a file that was to be kept: the row of an image that failed names none."""

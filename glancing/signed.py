@@ -7,12 +7,26 @@ what is done without one, is decided here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from glancing.errors import DownloadError, ErrorKind, SignatureError
-from glancing.imagelist import MAX_SUMS_BYTES
-from glancing.model import MIB, Events, LocalPath, Location, Signature, Signatures, Sources, Url
+from glancing.imagelist import MAX_SUMS_BYTES, is_mime_message, is_stream, parse_list
+from glancing.model import (
+    MIB,
+    NO_TRUST,
+    Events,
+    ListContext,
+    LocalPath,
+    Location,
+    Parsed,
+    Signature,
+    Signatures,
+    Sources,
+    Trust,
+    Url,
+)
 
 _CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _BESIDE = (".gpg", ".sign", ".asc")
@@ -26,6 +40,39 @@ class SignedDocuments:
 
     events: Events
     signatures: Signatures | None = None
+    trust: Trust = NO_TRUST
+
+    def read_list(
+        self, data: bytes, context: ListContext, sources: Sources, now: datetime
+    ) -> Parsed:
+        """What a list says, once its signature is good.
+
+        Raises DownloadError, ImageListError and SignatureError.
+        """
+        # The signature of a list says nothing of those that it includes.
+        context = replace(context, signature=None, trust=self.trust, now=now)
+        try:
+            signature = self._signature(data, context, sources)
+            content = data if signature is None else signature.content
+            found = parse_list(content, replace(context, signature=signature))
+        except SignatureError as error:
+            self._tell_refused(context.location, error)
+            if not (self.trust.allow_unsigned and is_mime_message(data)):
+                raise
+            return parse_list(data, context)
+        if signature is not None:
+            self._tell_verified(context.location, signature)
+        return found
+
+    def _signature(self, data: bytes, context: ListContext, sources: Sources) -> Signature | None:
+        """The good signature of a list, None for one that has none and may be read without."""
+        if is_mime_message(data):
+            return self._verifier().smime(data)
+        if data.lstrip().startswith(_CLEAR_SIGNED):
+            return self._verifier().clear_signed(data)
+        if self.has_keyring and is_stream(data, context):
+            return _verified(self._verifier(), data, context.location, sources)
+        return None
 
     @property
     def has_keyring(self) -> bool:
@@ -49,24 +96,40 @@ class SignedDocuments:
 
     def _told(self, location: Location, check: Callable[[Signatures], Signature]) -> bytes:
         """Verify, and tell the outcome in one event."""
-        where = str(location)
         try:
-            if self.signatures is None:
-                raise SignatureError("signatures cannot be verified", check="keyring")
-            found = check(self.signatures)
+            found = check(self._verifier())
         except SignatureError as error:
-            self.events.error(
-                "list.signature_refused",
-                list=where,
-                check=error.check,
-                signer=error.signer,
-                reason=error.message,
-            )
+            self._tell_refused(location, error)
             raise
-        self.events.info(
-            "list.signature_verified", list=where, signer=found.signer, algorithm=found.algorithm
-        )
+        self._tell_verified(location, found)
         return found.content
+
+    def _verifier(self) -> Signatures:
+        if self.signatures is None:
+            raise SignatureError(
+                "there is nothing to verify signatures against",
+                check="trust",
+                hint="--ca-dir names certificate authorities, --keyring OpenPGP keys",
+            )
+        return self.signatures
+
+    def _tell_verified(self, location: Location, found: Signature) -> None:
+        self.events.info(
+            "list.signature_verified",
+            list=str(location),
+            signer=found.signer,
+            issuer=found.issuer,
+            algorithm=found.algorithm,
+        )
+
+    def _tell_refused(self, location: Location, error: SignatureError) -> None:
+        self.events.error(
+            "list.signature_refused",
+            list=str(location),
+            check=error.check,
+            signer=error.signer,
+            reason=error.message,
+        )
 
 
 def is_clear_signed(data: bytes) -> bool:

@@ -39,6 +39,7 @@ from glancing.files import Directories, LocalSources, read_document, write_sums
 from glancing.intake import NoProgress, Tools
 from glancing.job import Job
 from glancing.model import (
+    NO_TRUST,
     ErrorReport,
     Events,
     ImageStore,
@@ -48,13 +49,14 @@ from glancing.model import (
     Progress,
     Reading,
     SourceStream,
+    Trust,
     Url,
     Validators,
 )
 from glancing.outlets import tell_scheduler
 from glancing.report import RunResult
 from glancing.settings import cloud_environment
-from glancing.signatures import MAX_KEYRING_BYTES, Verifier, read_keyring
+from glancing.signatures import MAX_KEYRING_BYTES, Authorities, Verifier, read_keyring
 from glancing.signed import SignedDocuments
 from glancing.source_auth import (
     MAX_LOGINS_BYTES,
@@ -144,12 +146,17 @@ class Session:
         self.redactor.learn(secrets_of(logins))
         return HttpSettings(addresses=AddressRules(tuple(networks)), logins=logins, netrc=netrc)
 
-    def signed_documents(self, keyring: Path | None) -> SignedDocuments:
-        """What has to be signed, and by whom; ConfigError for a keyring without a key."""
-        if keyring is None:
-            return SignedDocuments(self.events)
-        keys = read_keyring(read_document(keyring, MAX_KEYRING_BYTES), str(keyring))
-        return SignedDocuments(self.events, Verifier(SystemClock(), keyring=keys))
+    def signed_documents(
+        self, keyring: Path | None, ca_dir: Path | None = None, trust: Trust = NO_TRUST
+    ) -> SignedDocuments:
+        """What has to be signed, and by whom; ConfigError for what holds no key or authority."""
+        keys = authorities = None
+        if keyring is not None:
+            keys = read_keyring(read_document(keyring, MAX_KEYRING_BYTES), str(keyring))
+        if ca_dir is not None:
+            authorities = Authorities.at(ca_dir, self.stop)
+        verifier = Verifier(SystemClock(), keyring=keys, authorities=authorities)
+        return SignedDocuments(self.events, verifier, trust)
 
     def tools(self, directories: Directories, access: HttpSettings) -> Tools:
         """The real tools of a run."""

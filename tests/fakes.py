@@ -358,6 +358,13 @@ class FakeStore:
             held.image = replace(_changed(held.image, change), updated_at=self.clock.now())
             return held.image
 
+    def deactivate(self, image_id: str) -> None:
+        with self._call("deactivate", image_id):
+            held = self._find(image_id, "deactivate the image")
+            if held.image.status not in ("active", "deactivated"):
+                raise _refusal(403, "deactivate the image")
+            held.image = replace(held.image, status="deactivated")
+
     def delete(self, image_id: str) -> None:
         with self._call("delete", image_id):
             held = self._held.get(image_id)
@@ -454,6 +461,8 @@ def _changed(image: StoredImage, change: ImageChange) -> StoredImage:
         "visibility": change.visibility,
         "hidden": change.hidden,
         "protected": change.protected,
+        "min_disk_gib": change.min_disk_gib,
+        "min_ram_mib": change.min_ram_mib,
         "tags": change.tags,
     }
     given = {key: value for key, value in fields.items() if value is not None}

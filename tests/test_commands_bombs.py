@@ -1,4 +1,4 @@
-"""Images inside of archives, from real sources into a real Glance, in one pass.
+"""Bombs and archives, from real sources into a real Glance, in one pass.
 
 Faults 19 and 23: OVAs and compressed tar archives; what is wrong with one leaves nothing behind.
 """
@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from tests import images
-from tests.tarballs import archive, manifest, member, ova, ovf
 from tests.imagelist_documents import HEPIX_IMAGE, hepix
 from tests.program import Program
 from tests.servers import ImageServer
 from tests.shelf import Shelf
+from tests.tarballs import archive, manifest, member, ova, ovf
 from tests.test_commands_limits import MEASURE
 
 if sys.version_info >= (3, 14):

@@ -97,7 +97,6 @@ images:
         build_date: 2026-01-24 10:00:00
         hidden: true
         visibility: community
-        id: 0C5B6C2E-1D52-4B4F-9E9B-0A8C5D9F0001
         meta: {replace_frequency: never}
 """ % ("b" * 128)
 
@@ -122,7 +121,6 @@ def test_a_definition_becomes_an_image_with_all_that_it_says() -> None:
         min_disk_gib=8,
         min_ram_mib=512,
         tags=frozenset({"stable", "os:debian"}),
-        id="0c5b6c2e-1d52-4b4f-9e9b-0a8c5d9f0001",
     )
     assert spec.properties == {
         "os_distro": "debian",
@@ -164,11 +162,15 @@ def test_names(more: str, versions: list[str], names: Mapping[str, str]) -> None
     found = parse(definition(*map(version, versions), more=more))
     assert {spec.version: spec.name for spec in found.specs} == names
     assert {spec.identity for spec in found.specs} == {f"Debian 12/{v}" for v in versions}
+    newest = next((spec.identity for spec in found.specs if spec.name == "Debian 12"), None)
+    assert all(spec.successor == newest for spec in found.specs if spec.name != "Debian 12")
 
 
 def test_the_newest_version_keeps_its_name_when_it_cannot_be_read() -> None:
     found = parse(definition(version("1"), version("2", url="ftp://h/a"), more="multi: true"))
-    assert [spec.name for spec in found.specs] == ["Debian 12 (1)"]
+    assert [(spec.name, spec.successor) for spec in found.specs] == [
+        ("Debian 12 (1)", "Debian 12/2")
+    ]
     assert len(errors(found)) == 1
 
 
@@ -211,6 +213,7 @@ def test_the_digest_of_latest_is_looked_up(key: str) -> None:
     assert need.keys.sums_files == (Url("https://h.example.org/SHA256SUMS"),)
     assert need.spec is not None and need.spec.identity == "Debian 12/latest"
     assert need.spec.version is None and not need.spec.expected.digests
+    assert need.spec.dated and "internal_version" not in need.spec.properties
 
 
 def test_a_checksum_file_serves_where_no_digest_is_written_down() -> None:
@@ -288,7 +291,7 @@ def test_definitions_that_were_fetched_name_no_files() -> None:
         ),
         (definition(version(more="checksum: 'sha256:abc'")), "line 6: checksum: bad sha256"),
         (definition(version(more="build_date: soon")), "line 6: build_date is no date"),
-        (definition(version(more="id: x")), "line 6: id is 'x', no UUID"),
+        (definition(version(more="id: x")), "line 6: images with an id of their own are not"),
         (definition(version(more="hidden: x")), "line 6: hidden is 'x', neither"),
         (definition(version('"a\\nb"')), "line 6: version has control characters"),
         (definition(version("x" * 300)), "line 6: version: the name"),
@@ -305,6 +308,14 @@ def test_what_is_wrong_costs_its_entry_and_is_told_with_its_line(text: str, mess
     (error,) = errors(found)
     assert error.startswith("the definitions images.yml, line ") and message in error
     assert [spec.name for spec in found.specs] == ["good 1"]
+
+
+def test_a_number_to_keep_is_told_not_to_be_acted_on() -> None:
+    events = [
+        [each.event for each in parse(definition(version(), more=f"keep: {keep}")).problems]
+        for keep in ("true", "3")
+    ]
+    assert events == [[], ["list.keep_ignored"]]
 
 
 def test_keys_that_are_not_known_are_told() -> None:

@@ -235,3 +235,9 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
         error.message.encode()
         return
     repr(parsed).encode()
+
+
+@pytest.mark.parametrize("name", ["OVA", "ova"])
+def test_an_ova_is_an_archive_whose_disk_tells_its_format(name: str) -> None:
+    (spec,) = lists.parse(hepix({"hv:format": name}), origin=ORIGIN).specs
+    assert (spec.expected.compression, spec.expected.disk_format) == (Compression.TAR, None)

@@ -12,6 +12,7 @@ import pytest
 from glancing import marks
 from glancing.model import (
     TAG,
+    Attributes,
     Compression,
     Digest,
     Measured,
@@ -204,6 +205,82 @@ def test_an_update_changes_what_differs_and_nothing_else() -> None:
         "mpid": "M2",
         "version": "2",
     }
+
+
+ASKED = Attributes(
+    visibility="private",
+    protected=False,
+    hidden=True,
+    min_disk_gib=2,
+    min_ram_mib=64,
+    tags=frozenset({"os:debian"}),
+)
+GIB = 1024**3
+
+
+def test_what_a_list_says_of_the_record_comes_before_what_is_taken_over() -> None:
+    asked = replace(SPEC, attributes=ASKED)
+    record = marks.incoming_image(asked, "qcow2", OLD, "a-run", NOW)
+    assert (record.min_disk_gib, record.min_ram_mib) == (2, 64)
+    assert record.tags == {"production", "os:debian", TAG}
+    change = marks.publish_change(asked, OLD, {}, 1)
+    assert (change.visibility, change.protected, change.hidden) == ("private", False, True)
+    assert marks.publish_change(SPEC, OLD, {}, 9 * GIB).min_disk_gib is None
+
+
+@pytest.mark.parametrize(
+    ("disk_bytes", "min_disk_gib"), [(0, 2), (2 * GIB, 2), (2 * GIB + 1, 3), (9 * GIB, 9)]
+)
+def test_no_less_disk_is_asked_for_than_is_inside(disk_bytes: int, min_disk_gib: int) -> None:
+    asked = replace(SPEC, attributes=ASKED)
+    assert marks.publish_change(asked, None, {}, disk_bytes).min_disk_gib == min_disk_gib
+    stored = replace(OLD, virtual_size_bytes=disk_bytes, min_disk_gib=100)
+    change = marks.update_change(asked, stored)
+    assert change is not None and change.min_disk_gib == min_disk_gib
+
+
+@pytest.mark.parametrize(("stored_gib", "changed"), [(1, 2), (2, None), (7, None)])
+def test_disk_is_not_lowered_where_glance_does_not_know_what_is_inside(
+    stored_gib: int, changed: int | None
+) -> None:
+    change = marks.update_change(
+        replace(SPEC, attributes=ASKED), replace(OLD, min_disk_gib=stored_gib)
+    )
+    assert change is not None and change.min_disk_gib == changed
+
+
+def test_an_update_sets_what_a_list_says_of_the_record() -> None:
+    change = marks.update_change(replace(SPEC, attributes=ASKED), OLD)
+    assert change is not None
+    assert (change.visibility, change.protected, change.hidden) == ("private", False, True)
+    assert (change.min_ram_mib, change.min_disk_gib) == (64, None)
+    assert change.tags == frozenset({"production", "os:debian", TAG})
+
+
+@pytest.mark.parametrize(
+    ("last_modified", "said", "found"),
+    [
+        (
+            "Sat, 24 Jan 2026 10:00:00 GMT",
+            {},
+            {"internal_version": "20260124", "image_build_date": "2026-01-24"},
+        ),
+        (
+            "Sat, 24 Jan 2026 10:00:00 GMT",
+            {"image_build_date": "2026-01-01"},
+            {"internal_version": "20260124"},
+        ),
+        (None, {}, {"internal_version": "latest"}),
+        ("yesterday", {"internal_version": "7"}, {}),
+    ],
+)
+def test_what_has_no_version_bears_the_day_of_its_file(
+    last_modified: str | None, said: Mapping[str, str], found: Mapping[str, str]
+) -> None:
+    validators = Validators(last_modified=last_modified)
+    dated = replace(SPEC, dated=True, properties=said)
+    assert marks.dated_properties(dated, validators) == found
+    assert marks.dated_properties(replace(dated, dated=False), validators) == {}
 
 
 @pytest.mark.parametrize("name", ["web", "n" * 255])

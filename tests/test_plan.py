@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from glancing import marks
 from glancing.model import (
     TAG,
+    Attributes,
     Compression,
     Digest,
     Expected,
@@ -149,13 +150,23 @@ def words(decision: Decision) -> str:
     """A decision in short: what is done, to which image, what is retired."""
     match decision:
         case Upload():
-            return "upload"
+            return f"upload{passing(decision)}"
         case Refuse():
             about = f" {decision.stored.id}" if decision.stored else ""
             return f"refuse {decision.kind}{about}"
         case _:
             surplus = "".join(f", retire {image.id}" for image in decision.retire)
-            return f"{type(decision).__name__.lower()} {decision.stored.id}{surplus}"
+            done = f"{type(decision).__name__.lower()} {decision.stored.id}"
+            return f"{done}{surplus}{passing(decision)}"
+
+
+def passing(decision: Upload | Skip | Update | Replace) -> str:
+    """Which image gives its name up for this one, and after which entry this one does."""
+    followers = () if isinstance(decision, Skip) else decision.making_way
+    waits = decision.after if isinstance(decision, Update) else None
+    return "".join(f", then {each.stored.id}" for each in followers) + (
+        f" after {waits.descriptor}" if waits else ""
+    )
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -183,7 +194,82 @@ WITHOUT = replace(
     properties=MappingProxyType({"glancing_identity": "id-web", "glancing_validators": ""}),
 )
 
+
+def listed(version: str, created: str, wanted: Spec | None = None, *, of: str = "list-1") -> Spec:
+    """An entry of a copy of a list that has an identifier, a version and a date."""
+    return replace(wanted or spec(), list_mark=f"{of} {version} {created}")
+
+
+SEEN = "list-1 10 2026-01-02T00:00:00Z"
+
 TABLE: Mapping[str, tuple[Case, ...]] = {
+    "An entry of an older copy of a list than one that was seen is refused: downgrade": (
+        Case(
+            "an older date, and the version of the image is newer",
+            listed("10", "2026-01-01T00:00:00Z", spec(version="2")),
+            (stored(version="1", glancing_list=SEEN),),
+            "refuse downgrade",
+            says=("2026-01-01", "2026-01-02"),
+        ),
+        Case(
+            "an older version of the same date",
+            listed("9", "2026-01-02T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "refuse downgrade",
+        ),
+        Case(
+            "an image that is not in Glance any more",
+            listed("10", "2026-01-01T00:00:00Z", spec("gone", identity="id-gone")),
+            (stored(glancing_list=SEEN),),
+            "refuse downgrade",
+        ),
+        Case(
+            "seen on a backup",
+            listed("10", "2026-01-01T00:00:00Z"),
+            (
+                stored(glancing_list="list-1 8 2025-12-01T00:00:00Z"),
+                stored("s2", "web_old", state="backup", glancing_list=SEEN),
+            ),
+            "refuse downgrade",
+        ),
+        Case(
+            "the same copy",
+            listed("10", "2026-01-02T01:00:00+01:00"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "a newer date",
+            listed("9", "2026-01-03T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "another list",
+            listed("1", "2020-01-01T00:00:00Z", of="list-2"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "an image that somebody else made says nothing",
+            listed("1", "2020-01-01T00:00:00Z"),
+            (foreign("f1", "other", glancing_list=SEEN), stored()),
+            "replace s1",
+        ),
+        Case(
+            "a mark that is none",
+            replace(spec(), list_mark="list-1"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+        ),
+        Case(
+            "the operator names the one image",
+            listed("10", "2026-01-01T00:00:00Z"),
+            (stored(glancing_list=SEEN),),
+            "replace s1",
+            policy=IMPORT,
+        ),
+    ),
     "A backup, an image being filled or a backup of the seed is never matched": (
         Case("a backup, by identity", spec(), (stored(state="backup"),), "upload"),
         Case("a backup, by digest", spec("db", "old"), (stored(state="backup"),), "upload"),
@@ -367,6 +453,21 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
         ),
     ),
     "A deactivated image is skipped when it has the bytes": (
+        Case(
+            "and no other becomes a backup beside one without our marks",
+            spec("web", "old"),
+            tuple(
+                replace(seeded(*row, "old", "id-web"), status="deactivated")
+                for row in (("s1", "web_old"), ("s2", "db"))
+            ),
+            "skip s1",
+        ),
+        Case(
+            "and what is to be deactivated gets its other changes",
+            replace(spec("web", "old", version="2"), attributes=Attributes(deactivated=True)),
+            (stored(status="deactivated", version="1"),),
+            "update s1",
+        ),
         Case(
             "the same digest",
             spec(content="old"),
@@ -681,17 +782,81 @@ TABLE: Mapping[str, tuple[Case, ...]] = {
     ),
     "A name borne by an image that another entry claims is refused: name taken in Glance": (
         Case(
-            "an earlier entry, which renames it",
+            "an entry that was refused itself",
             (spec("db", "old", identity="id-2"), spec(line=2)),
-            (stored("s2", "web", identity="id-2"),),
+            (stored("s2", "web", identity="id-2"), stored("s3", "db", identity="id-3")),
             "refuse name-taken s2",
         ),
         Case(
-            "a later entry",
-            (spec(), spec("db", "old", identity="id-2", line=2)),
+            "an entry that keeps the name",
+            (spec("web", "old", identity="id-2"), spec("web", line=2)),
+            (stored("s2", "web", identity="id-2"),),
+            "refuse name-taken",
+        ),
+        Case(
+            "an entry with other bytes, whose image becomes a backup",
+            (spec("db", "other", identity="id-2"), spec(line=2)),
             (stored("s2", "web", identity="id-2"),),
             "refuse name-taken s2",
+        ),
+    ),
+    "A name that another entry gives up in the same run passes on: first the new image": (
+        *(
+            Case(about, wanted, (stored("s2", "web", identity="id-2"),), expected, at=at)
+            for about, wanted, at, expected in (
+                (
+                    "the heir, last",
+                    (spec("db", "old", identity="id-2"), spec(line=2)),
+                    1,
+                    "upload, then s2",
+                ),
+                (
+                    "and the former bearer",
+                    (spec("db", "old", identity="id-2"), spec(line=2)),
+                    0,
+                    "update s2 after entry-2",
+                ),
+                (
+                    "the heir, first",
+                    (spec(), spec("db", "old", identity="id-2", line=2)),
+                    0,
+                    "upload, then s2",
+                ),
+            )
+        ),
+        Case(
+            "an heir that Glance has under another name",
+            (spec("db", "old", identity="id-2"), spec(content="new", line=2)),
+            (stored("s2", "web", identity="id-2"), stored("s1", "new-web", "new")),
+            "update s1, then s2",
+        ),
+        Case(
+            "an heir that has it already, after a crash",
+            (spec("db", "old", identity="id-2"), spec(content="new", line=2)),
+            (stored("s2", "web", identity="id-2"), stored("s1", "web", "new")),
+            "update s2",
             at=0,
+        ),
+        Case(
+            "with what else claims the bearer's identity",
+            (spec("db", "old", identity="id-2"), spec(line=2)),
+            (stored("s2", identity="id-2", day=1), stored("s3", identity="id-2")),
+            "upload, then s2",
+        ),
+        Case(
+            "an heir that is refused leaves the bearer its name",
+            (spec("db", "old", identity="id-2", version="2"), spec(content="f", line=2)),
+            (stored("s2", identity="id-2", version="1"), foreign("f1", "else", "f")),
+            "refuse name-taken s2",
+            at=0,
+            says=("keeps the name 'web' until id-web can have it",),
+        ),
+        Case(
+            "an heir that could not be read leaves the bearer its name",
+            (replace(spec("db", "old", identity="id-2"), successor="id-web"),),
+            (stored("s2", identity="id-2"),),
+            "refuse name-taken s2",
+            says=("keeps the name 'web' until id-web can have it",),
         ),
     ),
     "The same name with other bytes of an older version is refused: downgrade": (
@@ -1101,13 +1266,45 @@ def test_entries_that_swap_their_names_are_both_refused() -> None:
     assert [words(d) for d in decisions] == ["refuse name-taken s2", "refuse name-taken s1"]
 
 
-def test_names_that_move_up_are_given_out_run_by_run() -> None:
-    present = (stored("s1", "a", identity="id-1"), stored("s2", "b", identity="id-2"))
-    wanted = (spec("b", "old", identity="id-1"), spec("c", "old", identity="id-2", line=2))
+def test_names_that_move_up_are_given_out_in_turn() -> None:
+    present = (
+        stored("s1", "a", identity="id-1"),
+        stored("s2", "b", identity="id-2"),
+        stored("s3", "c", identity="id-3"),
+    )
+    wanted = (
+        spec("d", "old", identity="id-3"),
+        spec("b", "old", identity="id-1", line=2),
+        spec("c", "old", identity="id-2", line=3),
+        spec("a", "entry-4", identity="id-4", line=4),
+    )
+    assert [words(d) for d in decide(wanted[:3], present)] == [
+        "update s3 after entry-2",
+        "update s1, then s2, then s3",
+        "update s2 after entry-2",
+    ]
     first = decide(wanted, present)
-    assert [words(d) for d in first] == ["refuse name-taken s2", "update s2"]
-    after = simulate(first, present)
-    assert [words(d) for d in decide(wanted, after)] == ["update s1", "skip s2"]
+    assert words(first[3]) == "upload, then s1, then s2, then s3"
+    assert [words(d) for d in decide(wanted, simulate(first, present))] == [
+        *("skip s3", "skip s1", "skip s2"),
+        "skip new-3",
+    ]
+
+
+def test_a_chain_of_names_stays_as_it_is_when_its_first_link_is_refused() -> None:
+    present = (
+        *(stored("s1", "a", identity="id-1"), stored("s2", "b", identity="id-2")),
+        foreign("f1", "else", "f"),
+    )
+    wanted = (
+        spec("b", "old", identity="id-1"),
+        spec("c", "old", identity="id-2", line=2),
+        spec("a", "f", identity="id-3", line=3),
+    )
+    assert [words(d) for d in decide(wanted, present)] == [
+        *("refuse name-taken s1", "refuse name-taken s2"),
+        "refuse ambiguous f1",
+    ]
 
 
 def test_an_image_that_is_adopted_is_not_replaced_for_its_old_name_in_the_same_run() -> None:

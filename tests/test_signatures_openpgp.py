@@ -184,6 +184,33 @@ def test_a_revoked_key_is_refused_though_the_ring_has_an_older_copy_of_it() -> N
         assert refusal.value.hint == "the key has been revoked"
 
 
+# A key and its SHA-1 signature of TEXT, as GnuPG makes it on demand; Sequoia makes none.
+OLD_KEY = b"""-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawWDPBYJKwYBBAHaRw8BAQdALcYjYFHSNBi2tvv73HX+7gj8xVd+wmnMM96d
+uZEyzOm0FU9sZCA8b2xkQGV4YW1wbGUub3JnPoiQBBMWCAA4FiEExsHAHTjewHUq
+Tv/I1KLeNLj2dqUFAmsFgzwCGwMFCwkIBwIGFQoJCAsCBBYCAwECHgECF4AACgkQ
+1KLeNLj2dqVlQAD9H5Mb+TdmclCTusqVZGXFX38abbCt5Nc06IrLd1+T7iYA/0OA
+QQqJNDVLn9mHxgwCSAy4FFkFnKY05sObH5+q8ScI
+=BaEm
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+SHA1_SIGNATURE = b"""-----BEGIN PGP SIGNATURE-----
+
+iHUEABYCAB0WIQTGwcAdON7AdSpO/8jUot40uPZ2pQUCawWDPAAKCRDUot40uPZ2
+pTQRAQCWRKOKqW86uxuWP9PBYAQxPSBglmhhnvQxEw0zusKUGQEA2IeviohZ9yJE
+vBuojK4l3DrR8PxHbd6yUi6GMjR3cgY=
+=gbjm
+-----END PGP SIGNATURE-----
+"""
+
+
+def test_a_signature_over_sha1_is_refused() -> None:
+    with pytest.raises(SignatureError, match=r"signature .sha1.") as refusal:
+        verifier(OLD_KEY).detached(TEXT, SHA1_SIGNATURE)
+    assert refusal.value.hint == "signatures over MD5 and SHA-1 prove nothing any more"
+
+
 # --- keyrings that are none -----------------------------------------------------------------------
 
 

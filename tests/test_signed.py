@@ -14,11 +14,12 @@ import pytest
 from pysequoia import SignatureMode, Tsk, sign
 
 from glancing.catalogue import Catalogue, ImportRequest
-from glancing.errors import DownloadError, ErrorKind, SignatureError
-from glancing.model import Digest, LocalPath, Location, Url
+from glancing.errors import ConfigError, DownloadError, ErrorKind, SignatureError
+from glancing.model import NO_TRUST, Digest, LocalPath, Location, Trust, Url
 from glancing.signatures import Verifier, read_keyring
 from glancing.signed import SignedDocuments
 from tests.fakes import FakeClock, FakeSource, FakeSources, ListEvents
+from tests.imagelist_documents import hepix, signed
 
 IMAGE = "http://images.example.org/a.img"
 SUMS = Url("http://images.example.org/SHA256SUMS?token=secret")
@@ -30,13 +31,13 @@ KEY, STRANGER = Tsk.generate("publisher"), Tsk.generate("stranger")
 class World:
     """A catalogue with a keyring, and what lies at its addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust = NO_TRUST) -> None:
         clock = FakeClock(datetime.now(UTC))
         ring = read_keyring(bytes(KEY.extract_certificate()), "ring")
         self.sources, self.events = FakeSources(), ListEvents()
-        signed = SignedDocuments(self.events, Verifier(clock, keyring=ring))
+        documents = SignedDocuments(self.events, Verifier(clock, keyring=ring), trust)
         self.catalogue = Catalogue(
-            self.sources, self.events, clock, folder=Path("/lists"), signed=signed
+            self.sources, self.events, clock, folder=Path("/lists"), signed=documents
         )
 
     def put(self, location: Location, data: bytes | Exception) -> None:
@@ -95,6 +96,7 @@ def test_a_local_checksum_file(world: World, tmp_path: Path) -> None:
         ("framing", TEXT + clear_signed(KEY), None),
         ("signature", clear_signed(KEY, b"0  b.img\n").replace(b"b.img", b"a.img"), beside(KEY)),
     ],
+    ids=str.split("unsigned signer-beside other-bytes web-page signer-inside text-around changed"),
 )
 def test_refused_checksum_files(
     world: World, check: str, content: bytes, signature: bytes | None
@@ -126,3 +128,63 @@ def test_a_line_of_a_list_whose_checksum_file_is_not_signed_is_a_failed_row(worl
     assert [spec.descriptor for spec in found.specs] == [f"{IMAGE}2"]
     [row] = found.failures
     assert row.error is not None and row.error.kind == "bad-signature"
+
+
+def test_a_clear_signed_list_vouches_for_no_list_that_it_includes(world: World) -> None:
+    outer, inner = Url("http://lists.example.org/outer"), Url("http://lists.example.org/inner")
+    world.put(outer, clear_signed(KEY, f"{IMAGE} sums={VALUE}\nlist={inner.full}\n".encode()))
+    world.put(inner, hepix(**{"dc:date:expires": ""}))
+    found = world.catalogue.read_lists([outer])
+    [spec], [row] = found.specs, found.failures
+    assert (spec.descriptor, spec.expected.over_http) == (IMAGE, frozenset())
+    assert row.error is not None and (row.error.kind, row.reason) == (
+        "bad-signature",
+        "the list is not signed",
+    )
+
+
+def test_nor_for_one_that_is_taken_unsigned() -> None:
+    world = World(Trust(allow_unsigned=True))
+    outer, inner = Url("http://lists.example.org/outer"), Url("http://lists.example.org/inner")
+    world.put(outer, clear_signed(KEY, f"list={inner.full}\n".encode()))
+    world.put(inner, signed(hepix(**{"dc:date:expires": ""})))
+    [spec] = world.catalogue.read_lists([outer]).specs
+    assert spec.expected.over_http == frozenset(spec.expected.digests) != frozenset()
+    assert world.events.named("list.unsigned")
+
+
+def test_a_clear_signed_list_needs_a_keyring() -> None:
+    location = Url("http://lists.example.org/list")
+    sources = FakeSources({location: clear_signed(KEY, IMAGE.encode())})
+    catalogue = Catalogue(sources, ListEvents(), FakeClock(), folder=Path("/lists"))
+    with pytest.raises(ConfigError) as refusal:
+        catalogue.read_lists([location])
+    assert refusal.value.kind is ErrorKind.BAD_SIGNATURE
+
+
+STREAM = Url("https://mirror.example.org/streams/v1/index.json")
+INDEX = b'{"format": "index:1.0", "index": {}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "signature", "refused"),
+    [
+        (INDEX, beside(KEY, INDEX), None),
+        (clear_signed(KEY, INDEX), None, None),
+        (INDEX, None, "is not signed"),
+        (INDEX, beside(STRANGER, INDEX), "not in the keyring"),
+        (INDEX, beside(KEY), "is not good"),
+    ],
+    ids=["beside", "inside", "none", "a stranger's", "of other bytes"],
+)
+def test_documents_of_simplestreams_are_signed_where_there_is_a_keyring(
+    world: World, content: bytes, signature: bytes | None, refused: str | None
+) -> None:
+    world.put(STREAM, content)
+    if signature is not None:
+        world.put(Url(f"{STREAM.full}.gpg"), signature)
+    if refused is None:
+        assert world.catalogue.read_lists([STREAM]).failures == ()
+        return
+    with pytest.raises(ConfigError, match=refused):
+        world.catalogue.read_lists([STREAM])

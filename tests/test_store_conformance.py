@@ -243,6 +243,8 @@ def test_one_patch_changes_all_that_makes_an_image_current(store: ImageStore) ->
         visibility="shared",
         hidden=False,
         protected=True,
+        min_disk_gib=3,
+        min_ram_mib=512,
         tags=frozenset({"glancing", "new"}),
         properties={"glancing_state": "current", "os_distro": "ubuntu"},
         remove=frozenset({"glancing_deadline", "never_there"}),
@@ -250,6 +252,7 @@ def test_one_patch_changes_all_that_makes_an_image_current(store: ImageStore) ->
     changed = store.update(image, change)
     assert (changed.name, changed.visibility, changed.hidden) == ("web", "shared", False)
     assert changed.protected and changed.tags == {"glancing", "new"}
+    assert (changed.min_disk_gib, changed.min_ram_mib) == (3, 512)
     assert dict(changed.properties) == {"glancing_state": "current", "os_distro": "ubuntu"}
     assert (changed.status, changed.checksum) == ("active", image.checksum)
     assert now(store, image.id) == changed
@@ -530,6 +533,22 @@ def test_a_deactivated_image_says_so(scene: Scene) -> None:
     image = filled(scene.store)
     scene.deactivate(image.id)
     assert [found.status for found in scene.store.inventory()] == ["deactivated"]
+
+
+def test_an_image_that_is_deactivated_may_be_deactivated_again_and_published(
+    store: ImageStore,
+) -> None:
+    image = filled(store)
+    for _ in range(2):
+        store.deactivate(image.id)
+    changed = store.update(now(store, image.id), ImageChange(name="web", hidden=False))
+    assert (changed.status, changed.name) == ("deactivated", "web")
+
+
+def test_what_has_no_data_cannot_be_deactivated(store: ImageStore) -> None:
+    image = create(store, new())
+    with pytest.raises(StoreError):
+        store.deactivate(image.id)
 
 
 def test_several_threads_may_upload_at_once(store: ImageStore) -> None:

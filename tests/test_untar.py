@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from glancing.decompress import OUTPUT_BYTES, OutputLimit, decompress, sniff
 from glancing.errors import ErrorKind, VerificationError
 from glancing.model import Compression
-from tests.tarballs import Member, archive, manifest, member, ova, ovf
 from tests.images import MIB, noise
+from tests.tarballs import Member, archive, manifest, member, ova, ovf
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -11,9 +11,9 @@ import re
 from dataclasses import replace
 
 from glancing.errors import ErrorKind, ImageListError
-from glancing.imagelist import definitions, folder, hepix, oci, plain, simplestreams
+from glancing.imagelist import definitions, endorsed, folder, hepix, oci, plain, simplestreams
 from glancing.imagelist._fields import file_path, image_name
-from glancing.imagelist._text import clipped, text_bytes
+from glancing.imagelist._text import UTF8_BOM, clipped, text_bytes
 from glancing.imagelist.descriptor import MarketplaceId, parse_descriptor
 from glancing.imagelist.hepix import HepixList
 from glancing.imagelist.plain import MAX_SUMS_BYTES, with_keys
@@ -29,6 +29,8 @@ __all__ = [
     "folder",
     "hepix",
     "image_name",
+    "is_mime_message",
+    "is_stream",
     "oci",
     "parse_descriptor",
     "parse_list",
@@ -52,11 +54,14 @@ def parse_list(data: bytes, context: ListContext) -> Parsed:
     """
     match context.reading.format or recognised(data, context):
         case ListFormat.PLAIN:
-            return plain.parse(data, context)
+            found = plain.parse(data, context)
+        case ListFormat.HEPIX:
+            found = endorsed.parse(data, context)
         case ListFormat.SIMPLESTREAMS:
-            return simplestreams.parse(data, context)
+            found = simplestreams.parse(data, context)
         case ListFormat.DEFINITIONS:
-            return definitions.parse(data, context)
+            found = definitions.parse(data, context)
+    return replace(found, signed=context.signature is not None)
 
 
 def parse_need(data: bytes, need: Need) -> Parsed:
@@ -84,23 +89,36 @@ def _described(spec: Spec, found: Spec) -> Spec:
         found.expected,
         either=found.expected.either + spec.expected.either,
         disk_format=spec.expected.disk_format or found.expected.disk_format,
+        over_http=found.expected.over_http | spec.expected.over_http,
     )
     return replace(spec, sources=found.sources, expected=expected, mpid=found.mpid)
 
 
+_MIME = re.compile(rb"\A(?i:mime-version|content-type):")
 _MARKS: tuple[tuple[re.Pattern[bytes], ListFormat | str], ...] = (
-    (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), "a HEPiX image list"),
+    (re.compile(rb"\A[{\[].*hv:imagelist", re.DOTALL), ListFormat.HEPIX),
     (re.compile(rb"\A[{\[].*(?:products|index):1\.0", re.DOTALL), ListFormat.SIMPLESTREAMS),
     (re.compile(rb"\A[{\[]"), "a JSON document"),
     (re.compile(rb"\A(?i:<!doctype html|<html)"), "a web page"),
     (re.compile(rb"\A<"), "an XML document"),
-    (re.compile(rb"\A(?i:mime-version|content-type):"), "a signed (S/MIME) HEPiX image list"),
+    (_MIME, ListFormat.HEPIX),
     (re.compile(rb"\A-----BEGIN PGP"), "a PGP-signed document"),
     (re.compile(rb"^images:(?:\s|\Z)", re.MULTILINE), ListFormat.DEFINITIONS),
     (re.compile(rb"^---[ \t\r]*$", re.MULTILINE), "YAML without images"),
     (re.compile(rb"^[0-9A-Fa-f]{32,128} [ *]\S", re.MULTILINE), "a checksum file"),
     (re.compile(rb"^[A-Z0-9]+ \([^)\n]+\) = [0-9a-f]+", re.MULTILINE), "a checksum file"),
 )
+
+
+def is_mime_message(data: bytes) -> bool:
+    """Whether a document begins as the S/MIME messages do that signed lists come in."""
+    return _MIME.match(data.removeprefix(UTF8_BOM).lstrip()[:_SNIFFED_BYTES]) is not None
+
+
+def is_stream(data: bytes, context: ListContext) -> bool:
+    """Whether a document is of simplestreams, whose mirrors sign each one."""
+    found = context.reading.format or recognised(data, context)
+    return found is ListFormat.SIMPLESTREAMS
 
 
 def recognised(data: bytes, context: ListContext) -> ListFormat:

@@ -76,7 +76,7 @@ class Fields:
 Node = Scalar | Items | Fields
 
 
-def load(data: bytes, what: str) -> Node:
+def read(data: bytes, what: str) -> Node:
     """The one value of a UTF-8 document (YAML 1.1), with or without a byte order mark.
 
     ImageListError, with the line, for anything that is not YAML, for keys that stand twice or are

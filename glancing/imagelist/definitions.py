@@ -71,17 +71,16 @@ _NO_PROPERTIES = frozenset(
     }
 )
 _NO_PROPERTY_PREFIXES = ("glancing_", "os_glance_")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DAY = re.compile(r"\d{4}-\d\d?-\d\d?")
 
 
 def parse(data: bytes, context: ListContext) -> Parsed:
     """Read definitions; the lines of ``context.origin`` are filled in here.
 
-    ImageListError when the document is no proper YAML (see ``_yaml.load``) or has no ``images``.
+    ImageListError when the document is no proper YAML (see ``_yaml.read``) or has no ``images``.
     """
     what = _list(context.origin)
-    root = _yaml.load(data, what)
+    root = _yaml.read(data, what)
     images = root.entries.get("images") if isinstance(root, Fields) else None
     if not isinstance(root, Fields) or images is None or not isinstance(images.value, Items):
         raise ImageListError(f"{what} has no list of images under the key images")
@@ -217,6 +216,11 @@ class _Version:
     version: str
     name: str
     record: _Record
+    successor: str | None
+
+    @property
+    def identity(self) -> str:
+        return f"{self.image.name}/{self.version}"
 
     @property
     def is_latest(self) -> bool:
@@ -346,11 +350,10 @@ def _entry_of(version: _Version, context: ListContext, origin: Origin) -> Spec |
 
 def _spec(version: _Version, addresses: _Addresses, origin: Origin) -> Spec:
     record, image = version.record, version.image
-    identity = f"{image.name}/{version.version}"
     return Spec(
         name=version.name,
-        identity=identity,
-        descriptor=identity,
+        identity=version.identity,
+        descriptor=version.identity,
         origin=origin,
         sources=addresses.sources,
         expected=Expected(
@@ -359,6 +362,8 @@ def _spec(version: _Version, addresses: _Addresses, origin: Origin) -> Spec:
         version=None if version.is_latest else version.version,
         properties=MappingProxyType(_properties_of(version, addresses.told)),
         attributes=_attributes_of(record, image.attributes),
+        successor=version.successor,
+        dated=version.is_latest,
     )
 
 
@@ -370,7 +375,10 @@ def _properties_of(version: _Version, source: str | None) -> dict[str, str]:
     """All properties of a version; what stands further down wins, in that tool's order."""
     record, image = version.record, version.image
     os_version = record.text("os_version") if image.multi else version.version
-    own = {"internal_version": version.version, "os_version": os_version}
+    own = {
+        "internal_version": None if version.is_latest else version.version,
+        "os_version": os_version,
+    }
     last = {
         "image_source": source,
         "image_build_date": _build_date(record),
@@ -397,13 +405,13 @@ def _build_date(record: _Record) -> str | None:
 
 def _attributes_of(record: _Record, image: Attributes) -> Attributes:
     identifier = record.text("id")
-    if identifier is not None and not _UUID.fullmatch(identifier):
-        raise _wrong(record.fields.entries["id"].line, f"id is {clipped(identifier)!r}, no UUID")
+    if identifier is not None:
+        line = record.fields.entries["id"].line
+        raise _wrong(line, "images with an id of their own are not made yet", "leave id out")
     return replace(
         image,
         visibility=record.choice("visibility", _VISIBILITIES) or image.visibility,
         hidden=record.flag("hidden"),
-        id=identifier.lower() if identifier else None,
     )
 
 
@@ -513,6 +521,7 @@ class _Reader:
             descriptor = record.needed("name")
             self.tell_unknown(record, _KEYS)
             image = _Image.of(record)
+            self._tell_keep(image)
             versions = _ordered(image)
         except ImageListError as error:
             self._refuse(node.line, error, descriptor)
@@ -521,8 +530,14 @@ class _Reader:
         newest = found[-1] if found else None
         self.entries += [_beside(entry, newest) for entry in found if entry is not None]
 
+    def _tell_keep(self, image: _Image) -> None:
+        if image.attributes.keep is not None:
+            line = image.record.fields.entries["keep"].line
+            what = f"{_list(self.context.origin)}, line {line}: keep is not acted on"
+            self._warn("list.keep_ignored", f"{what}: no image is ever deleted", line)
+
     def _version(self, version: _Version) -> Spec | Need | None:
-        line, descriptor = version.record.line, f"{version.image.name}/{version.version}"
+        line, descriptor = version.record.line, version.identity
         self.tell_unknown(version.record, _VERSION_KEYS)
         try:
             if version.name != version.name.strip():
@@ -582,13 +597,14 @@ def _ordered(image: _Image) -> list[_Version]:
     for version, record in image.versions():
         if listed.setdefault(version, record) is not record:
             raise _wrong(record.line, f"the version {clipped(version)} stands twice")
-    newest_last = sorted(listed, key=lambda version: (version == LATEST, version_key(version)))
-    return [
-        _Version(
-            image, version, image.named(version, newest=version == newest_last[-1]), listed[version]
-        )
-        for version in newest_last
-    ]
+    in_order = sorted(listed, key=lambda version: (version == LATEST, version_key(version)))
+    return [_placed(image, version, in_order[-1], listed[version]) for version in in_order]
+
+
+def _placed(image: _Image, version: str, newest: str, record: _Record) -> _Version:
+    followed = image.multi and version != newest
+    successor = f"{image.name}/{newest}" if followed else None
+    return _Version(image, version, image.named(version, newest=not followed), record, successor)
 
 
 def _beside(entry: Spec | Need, newest: Spec | Need | None) -> Spec | Need:

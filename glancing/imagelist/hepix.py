@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from glancing.errors import ErrorKind, ImageListError
 from glancing.imagelist import _fields, _json
 from glancing.imagelist._text import clipped, has_control, text_bytes
-from glancing.model import Expected, Naming, Origin, Problem, Severity, Spec
+from glancing.model import Expected, ListMark, Naming, Origin, Problem, Severity, Spec
 
 MAX_LIST_BYTES = _json.MAX_JSON_BYTES
 _MAX_HEADER_BYTES = 64 * 1024
@@ -27,6 +27,9 @@ _BAD = ErrorKind.BAD_LIST
 @dataclass(frozen=True, slots=True)
 class HepixList:
     """A list that was read. Times are aware and in UTC, None where the list says none.
+
+    ``endorser_dn`` and ``endorser_ca`` are the names that the list gives to its endorser and to the
+    authority that certified it, in slash form; empty where it gives none.
 
     ``image_expires`` has the images that expire by themselves; an image that is not in it does not
     expire. ``signed`` tells that there is a signature, not that it is good.
@@ -41,6 +44,8 @@ class HepixList:
     specs: tuple[Spec, ...] = ()
     problems: tuple[Problem, ...] = ()
     image_expires: Mapping[str, datetime] | None = None
+    endorser_dn: str = ""
+    endorser_ca: str = ""
 
     def entry(self, identifier: str) -> Spec:
         """The image of a ``dc:identifier``; ImageListError when it is absent or was refused."""
@@ -72,6 +77,14 @@ def parse(data: bytes, *, origin: Origin, naming: Naming = Naming.OS_VERSION_ARC
     """
     payload, signed = _payload(data)
     return _read(_Record.of(_root(payload), "the list"), signed, origin, naming)
+
+
+def parse_content(
+    content: bytes, *, origin: Origin, naming: Naming = Naming.OS_VERSION_ARCH
+) -> HepixList:
+    """Read what was signed of a list: its JSON, with or without header fields of its own."""
+    text = content if content.lstrip().startswith(b"{") else _decoded(content)
+    return _read(_Record.of(_root(text), "the list"), False, origin, naming)
 
 
 # --- the envelope ---------------------------------------------------------------------------------
@@ -186,7 +199,7 @@ def _read(record: _Record, signed: bool, origin: Origin, naming: Naming) -> Hepi
     identifier = record.needed("dc:identifier")
     version, created = record.text("hv:version"), record.text("dc:date:created")
     images = _json.as_array(record.fields.get("hv:images"), "hv:images", _BAD)
-    reader = _Reader(origin, naming, f"{identifier} {version} {created}", {}, [], {})
+    reader = _Reader(origin, naming, str(ListMark(identifier, version, created)), {}, [], {})
     if signed:
         reader.warn("list.signature_unchecked", "the signature of the list was not verified")
     for number, image in enumerate(images, start=1):
@@ -201,7 +214,15 @@ def _read(record: _Record, signed: bool, origin: Origin, naming: Naming) -> Hepi
         specs=tuple(reader.specs.values()),
         problems=tuple(reader.problems),
         image_expires=reader.expires,
+        endorser_dn=_endorser(record).text("hv:dn"),
+        endorser_ca=_endorser(record).text("hv:ca"),
     )
+
+
+def _endorser(record: _Record) -> _Record:
+    """``hv:endorser`` is a certificate's names, or missing."""
+    endorser = _Record.of(record.fields.get("hv:endorser") or {}, "hv:endorser")
+    return _Record.of(endorser.fields.get("hv:x509") or {}, "hv:x509")
 
 
 @dataclass(slots=True)

@@ -79,6 +79,8 @@ class _Reader:
         """Take in one line; what is wrong with it becomes a problem, never an exception."""
         origin = replace(self.context.origin, line=line)
         text = content.decode("utf-8", "surrogateescape").strip()
+        if not text:  # blank to Unicode, but not to ASCII
+            return
         words = _words(text)
         if words is None:
             self._skip(origin, "list.line_skipped", "has white space: one image per line", text)

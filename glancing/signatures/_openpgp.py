@@ -37,6 +37,31 @@ class _Key:
 
 
 @dataclass(frozen=True, slots=True)
+class _Made:
+    """A signature, and what it says of itself: by which key, over which digest, from when to when.
+
+    Sequoia reads these when they are asked for, and may fail then.
+    """
+
+    read: pysequoia.Sig
+    issuer: str
+    algorithm: str
+    created: datetime | None
+    until: datetime | None
+
+    @classmethod
+    def of(cls, one: packet.Packet) -> _Made:
+        found = pysequoia.Sig.from_bytes(bytes(one))
+        return cls(
+            read=found,
+            issuer=(found.issuer_fingerprint or found.issuer_key_id or "").lower(),
+            algorithm=str(found.hash_algorithm).rpartition(".")[2].lower(),
+            created=found.created,
+            until=found.expiration,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Keyring:
     """The keys whose signatures are good, by fingerprint and by key ID."""
 
@@ -49,12 +74,12 @@ class Keyring:
         ConfigError when it cannot be read or holds no key at all.
         """
         try:
-            found = _caught(lambda: pysequoia.Cert.split_bytes(data))
+            keys = _caught(lambda: _keys_in(data))
         except _SequoiaError as error:
             raise ConfigError(f"the keyring {name} cannot be read: {error}") from error
-        if not found:
+        if not keys:
             raise ConfigError(f"the keyring {name} holds no key")
-        return cls({mark: key for cert in _merged(found) for mark, key in _keys_of(cert)})
+        return cls(keys)
 
     def clear_signed(self, message: bytes, now: datetime) -> Signature:
         """The text under the signature of a clear-signed message (RFC 9580, section 7).
@@ -64,7 +89,7 @@ class Keyring:
         text, armour = _parted(message)
         return self._first_good(
             _signatures(armour),
-            lambda one: (text + pysequoia.armor(bytes(one), _ARMOUR).encode(), None),
+            lambda one: (text + pysequoia.armor(bytes(one.read), _ARMOUR).encode(), None),
             now,
         )
 
@@ -73,12 +98,12 @@ class Keyring:
 
         SignatureError when no signature is good.
         """
-        return self._first_good(_signatures(signature), lambda one: (data, one), now)
+        return self._first_good(_signatures(signature), lambda one: (data, one.read), now)
 
     def _first_good(
         self,
-        signatures: Iterable[pysequoia.Sig],
-        signed: Callable[[pysequoia.Sig], tuple[bytes, pysequoia.Sig | None]],
+        signatures: Iterable[_Made],
+        signed: Callable[[_Made], tuple[bytes, pysequoia.Sig | None]],
         now: datetime,
     ) -> Signature:
         """One good signature is enough: publishers sign with an old and a new key."""
@@ -92,9 +117,9 @@ class Keyring:
                 refusal = refusal or error
         raise refusal or SignatureError("there is no signature", check="signature")
 
-    def _key_of(self, signature: pysequoia.Sig) -> _Key:
-        issuer = signature.issuer_fingerprint or signature.issuer_key_id or ""
-        key = self.keys.get(issuer.lower())
+    def _key_of(self, signature: _Made) -> _Key:
+        issuer = signature.issuer
+        key = self.keys.get(issuer)
         if key is None:
             what = f"the key {issuer or 'without a name'} that signed is not in the keyring"
             raise SignatureError(what, check="signer", signer=issuer or None)
@@ -104,30 +129,32 @@ class Keyring:
 _ARMOUR = pysequoia.ArmorKind.Signature
 
 
-def _good(
-    signature: pysequoia.Sig, key: _Key, data: bytes, beside: pysequoia.Sig | None
-) -> Signature:
+def _good(signature: _Made, key: _Key, data: bytes, beside: pysequoia.Sig | None) -> Signature:
     """What a signature covers; SignatureError when it is not good."""
-    algorithm = str(signature.hash_algorithm).rpartition(".")[2].lower()
     try:
-        found = _caught(lambda: pysequoia.verify(data, lambda _: [key.certificate], None, beside))
-        content = found.bytes
-        good = [one for one in found.valid_sigs if one.signing_key == key.fingerprint]
+        content = _caught(lambda: _covered(key, data, beside))
     except _SequoiaError:
-        content, good = None, []
-    if content is None or not good:
+        content = None
+    if content is None:
         raise SignatureError(
-            f"the signature ({algorithm}) by the key {key.fingerprint} is not good",
+            f"the signature ({signature.algorithm}) by the key {key.fingerprint} is not good",
             check="signature",
             signer=key.fingerprint,
             hint=_why(signature, key),
         )
-    return Signature(content=content, signer=key.fingerprint, algorithm=algorithm)
+    return Signature(content=content, signer=key.fingerprint, algorithm=signature.algorithm)
 
 
-def _check_times(signature: pysequoia.Sig, key: _Key, now: datetime) -> None:
+def _covered(key: _Key, data: bytes, beside: pysequoia.Sig | None) -> bytes | None:
+    """The bytes that a key has signed; None when it was another one."""
+    found = pysequoia.verify(data, lambda _: [key.certificate], None, beside)
+    good = any(one.signing_key == key.fingerprint for one in found.valid_sigs)
+    return found.bytes if good else None
+
+
+def _check_times(signature: _Made, key: _Key, now: datetime) -> None:
     """By the run's clock: made in the past, by a key that is still good, and not expired."""
-    made, until = signature.created, signature.expiration
+    made, until = signature.created, signature.until
     what = None
     if made is None or made > now + CLOCK_SKEW:
         what = f"the signature is dated {made}, which is in the future"
@@ -139,12 +166,12 @@ def _check_times(signature: pysequoia.Sig, key: _Key, now: datetime) -> None:
         raise SignatureError(what, check="validity", signer=key.fingerprint)
 
 
-def _why(signature: pysequoia.Sig, key: _Key) -> str:
-    if key.certificate.is_revoked:
-        return "the key has been revoked"
-    if signature.hash_algorithm in (packet.HashAlgorithm.MD5, packet.HashAlgorithm.SHA1):
+def _why(signature: _Made, key: _Key) -> str:
+    if signature.algorithm in ("md5", "sha1"):
         return "signatures over MD5 and SHA-1 prove nothing any more"
     try:
+        if _caught(lambda: key.certificate.is_revoked):
+            return "the key has been revoked"
         _caught(lambda: key.certificate.expiration)
     except _SequoiaError as error:
         return f"the key cannot be relied on: {error}"
@@ -179,23 +206,31 @@ def _parted(message: bytes) -> tuple[bytes, bytes]:
     return whole[:start], whole[start:]
 
 
-def _signatures(data: bytes) -> Iterator[pysequoia.Sig]:
+def _signatures(data: bytes) -> list[_Made]:
     """The signatures of a file that holds nothing else."""
     if len(data) > MAX_SIGNATURE_BYTES:
         raise SignatureError("the signature is too large", check="framing")
     try:
-        packets = _caught(lambda: list(packet.PacketPile.from_bytes(data)))
-        if not packets or any(one.tag != packet.Tag.Signature for one in packets):
-            raise _SequoiaError("it holds other things than signatures")
-        parts = packets[:_MAX_SIGNATURES]
-        found = _caught(lambda: [pysequoia.Sig.from_bytes(bytes(one)) for one in parts])
+        return _caught(lambda: _made(data))
     except _SequoiaError as error:
         what = f"the signature cannot be read: {error}"
         raise SignatureError(what, check="framing") from error
-    yield from found
+
+
+def _made(data: bytes) -> list[_Made]:
+    packets = list(packet.PacketPile.from_bytes(data))
+    if not packets or any(one.tag != packet.Tag.Signature for one in packets):
+        raise _SequoiaError("it holds other things than signatures")
+    return [_Made.of(one) for one in packets[:_MAX_SIGNATURES]]
 
 
 # --- the parts of a keyring -----------------------------------------------------------------------
+
+
+def _keys_in(data: bytes) -> dict[str, _Key]:
+    """All keys of a file, under their fingerprints and their key IDs."""
+    found = pysequoia.Cert.split_bytes(data)
+    return {mark: key for cert in _merged(found) for mark, key in _keys_of(cert)}
 
 
 def _merged(certificates: Iterable[pysequoia.Cert]) -> Iterable[pysequoia.Cert]:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from glancing.errors import SignatureError
 from glancing.model import MIB, Clock, Signature
+from glancing.signatures._smime import Authorities
 
 if TYPE_CHECKING:
     from glancing.signatures._openpgp import Keyring
 
 MAX_KEYRING_BYTES = 16 * MIB
 _NO_KEYRING = "give the publisher's keys with --keyring"
+_NO_AUTHORITIES = "name them with --ca-dir"
 
 
 def read_keyring(data: bytes, name: str) -> Keyring:
@@ -23,11 +25,18 @@ def read_keyring(data: bytes, name: str) -> Keyring:
 
 
 class Verifier:
-    """``model.Signatures``; without a keyring every signature of its kind is refused."""
+    """``model.Signatures``; without a keyring or authorities, what they would verify is refused."""
 
-    def __init__(self, clock: Clock, *, keyring: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        keyring: Keyring | None = None,
+        authorities: Authorities | None = None,
+    ) -> None:
         self._clock = clock
         self._keyring = keyring
+        self._authorities = authorities
 
     @property
     def has_keyring(self) -> bool:
@@ -41,6 +50,13 @@ class Verifier:
     def detached(self, data: bytes, signature: bytes) -> Signature:
         """The signature of a document that stands beside it; raises SignatureError."""
         return self._needed_keyring().detached(data, signature, self._clock.now())
+
+    def smime(self, message: bytes) -> Signature:
+        """The content of a message with one signer; raises SignatureError."""
+        if self._authorities is None:
+            what = "there are no certificate authorities to verify against"
+            raise SignatureError(what, check="authorities", hint=_NO_AUTHORITIES)
+        return self._authorities.verified(message, self._clock.now())
 
     def _needed_keyring(self) -> Keyring:
         if self._keyring is None:

@@ -122,6 +122,9 @@ class Line:
 
         return self._changing(act)
 
+    def deactivate(self, image_id: str) -> None:
+        self._changing(lambda: self._store.deactivate(image_id))
+
     def delete(self, image_id: str) -> None:
         def act() -> None:
             image = self._image(image_id)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,16 +30,22 @@ from glancing.model import (
     Compression,
     ListContext,
     ListFormat,
+    ListMark,
     LocalPath,
     Naming,
     Need,
     NeedKind,
     Origin,
     Reading,
+    Signature,
     Url,
 )
+from glancing.signatures import Verifier, read_keyring
+from tests.fakes import FakeClock
 
 CORPUS = Path(__file__).parent / "corpus"
+KEYRING = CORPUS.parent / "keyring.asc"
+SIGNED_TEXT = b"0123  tiny.img\n- dashed\n"
 MARKETPLACE = Url("https://marketplace.example.org/metadata")
 LIMIT = OutputLimit(max_bytes=2 * MIB, max_ratio=None)
 LONGEST_S = 20.0
@@ -64,6 +71,14 @@ def _hepix(data: bytes) -> object:
     return hepix.parse(data, origin=Origin())
 
 
+def _definitions(data: bytes) -> object:
+    reading = Reading(format=ListFormat.DEFINITIONS)
+    return [
+        parse_list(data, ListContext(location, Origin(), MARKETPLACE, reading=reading))
+        for location in (LocalPath(Path("/lists/images.yml")), MARKETPLACE)
+    ]
+
+
 def _simplestreams(data: bytes) -> object:
     reading = Reading(format=ListFormat.SIMPLESTREAMS, newest=2)
     return parse_list(data, ListContext(MARKETPLACE, Origin(), MARKETPLACE, reading=reading))
@@ -75,6 +90,39 @@ def _oci_manifest(data: bytes) -> object:
 
 def _oci_tags(data: bytes) -> object:
     return parse_need(data, oci.need("oci://registry.example.org/a/b:*", Origin()))
+
+
+def _hepix_endorsed(data: bytes) -> object:
+    """What was signed of a list, and by whom it has to be."""
+    signature = Signature(data, "/DC=org/CN=Endorser", "sha256", "/DC=org/CN=CA")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    found = parse_list(
+        data, ListContext(MARKETPLACE, Origin(), MARKETPLACE, signature=signature, now=now)
+    )
+    for spec in found.specs:
+        assert ListMark.parse(spec.list_mark), "a list that can be replayed"
+    return found
+
+
+@cache
+def _verifier() -> Verifier:
+    ring = KEYRING.read_bytes()
+    return Verifier(FakeClock(datetime(2027, 1, 1, tzinfo=UTC)), keyring=read_keyring(ring, "ring"))
+
+
+def _openpgp_message(data: bytes) -> object:
+    """Whatever passes is what was signed, and nothing else."""
+    found = _verifier().clear_signed(data)
+    assert found.content.split() == SIGNED_TEXT.split(), "text that nobody signed"
+    return found
+
+
+def _openpgp_signature(data: bytes) -> object:
+    return _verifier().detached(b"a document\n", data)
+
+
+def _openpgp_keyring(data: bytes) -> object:
+    return read_keyring(data, "ring")
 
 
 def _sums_file(data: bytes) -> object:
@@ -125,9 +173,14 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "stratuslab-json": _stratuslab,
         "hepix-json": _hepix,
         "hepix-signed": _hepix,
+        "definitions": _definitions,
         "simplestreams": _simplestreams,
         "oci-manifest": _oci_manifest,
         "oci-tags": _oci_tags,
+        "hepix-endorsed": _hepix_endorsed,
+        "openpgp-message": _openpgp_message,
+        "openpgp-signature": _openpgp_signature,
+        "openpgp-keyring": _openpgp_keyring,
         "sums-file": _sums_file,
         "sums-argument": _sums,
         "descriptor": _descriptor,
