@@ -1,4 +1,4 @@
-"""Images inside of archives, from real sources into a real Glance, in one pass.
+"""Bombs and archives, from real sources into a real Glance, in one pass.
 
 Faults 19 and 23: OVAs and compressed tar archives; what is wrong with one leaves nothing behind.
 """

@@ -18,7 +18,7 @@ from glancing.errors import ErrorKind, VerificationError
 from glancing.model import MIB, Compression
 
 BLOCK_BYTES = 512
-_MAX_HEADERS = 2000
+_MAX_HEADERS = 1000
 _MAX_EXTENSION_BYTES = 64 * 1024
 _MAX_MANIFEST_BYTES = MIB
 # What is neither the disk nor its descriptor: it gives nothing, so no other limit meets it.
@@ -134,7 +134,7 @@ class _Headers:
             return None
         self._read += 1
         if self._read > _MAX_HEADERS:
-            raise _refused(f"it has more than {_MAX_HEADERS} headers")
+            raise _refused(f"too many headers, more than {_MAX_HEADERS}")
         return _header(block)
 
 
