@@ -207,18 +207,21 @@ class Catalogue:
         return rows
 
     def _without_duplicates(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
-        """Drop what several lists name alike; other clashes are the plan's to judge."""
+        """Drop what several lists name alike; what they say otherwise is the plan's to judge."""
         seen: dict[tuple[str, str], Spec] = {}
+        clashing: list[Spec] = []
         for spec in specs:
             first = seen.setdefault((spec.identity, spec.descriptor), spec)
-            if first is not spec:
+            if first is not spec and not _agree(first, spec):
+                clashing.append(spec)
+            elif first is not spec:
                 self.events.warning(
                     "list.duplicate_skipped",
                     list=spec.origin.list_name,
                     line=spec.origin.line,
                     reason=f"{spec.descriptor} stands already in {first.origin.list_name}",
                 )
-        return tuple(seen.values())
+        return tuple(sorted((*seen.values(), *clashing), key=lambda spec: spec.origin))
 
     # --- further documents ---
 
@@ -380,6 +383,14 @@ def failed_row(descriptor: str, origin: Origin, error: GlancingError) -> ImageRe
         reason=error.message,
         outcome=Outcome.FAILED,
         error=ErrorReport(error.kind.value, error.message, error.hint),
+    )
+
+
+def _agree(one: Spec, other: Spec) -> bool:
+    """Whether two entries are read from the same places, and no digests contradict each other."""
+    known = {digest.algorithm: digest for digest in one.expected.digests}
+    return one.sources == other.sources and all(
+        known.get(digest.algorithm, digest) == digest for digest in other.expected.digests
     )
 
 

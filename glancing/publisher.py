@@ -136,7 +136,7 @@ class Publisher:
     def retire(self, stored: StoredImage) -> StoredImage:
         """Make an image the previous version; the one that was so far gets a dated name first."""
         name = marks.backup_name(stored.name)
-        for earlier in (*self._inventory, *self._retired.values()):
+        for earlier in (*self._inventory, *self._retired.copy().values()):
             if _is_backup(earlier, stored) and self._retired.get(earlier.id, earlier).name == name:
                 dated = marks.older_backup_name(stored.name, self._tools.clock.now())
                 self._rename(earlier, dated)
@@ -144,7 +144,7 @@ class Publisher:
 
     def _rename(self, stored: StoredImage, backup_name: str) -> StoredImage:
         retired = self._store.update(stored, marks.retire_change(stored, backup_name))
-        self._retired = {**self._retired, stored.id: retired}
+        self._retired[stored.id] = retired
         return retired
 
     def remove_leftovers(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from glancing.catalogue import Catalogue
-from glancing.model import Location, Outcome, Spec, Url, Validators
+from glancing.model import LocalPath, Location, Outcome, Spec, Url, Validators
 from tests.fakes import FakeClock, FakeSource, FakeSources, ListEvents
 from tests.imagelist_documents import xml
 from tests.test_job import IMAGE, LIST, NEW, OLD, World
@@ -72,3 +72,23 @@ def test_latest_bears_the_day_of_its_file(tmp_path: Path) -> None:
         assert row.outcome is outcome and stored is not None
         assert stored.properties["internal_version"] == f"202601{day}"
         assert stored.properties["image_build_date"] == f"2026-01-{day}"
+
+
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        pytest.param(OLD, 1, id="the same digest"),
+        pytest.param(NEW, 2, id="another digest"),
+        pytest.param(None, 1, id="none"),
+    ],
+)
+def test_entries_of_two_lists_that_contradict_each_other_both_reach_the_plan(
+    other: bytes | None, kept: int
+) -> None:
+    """Fault 31: which of them is right is not the order of the lists to say."""
+    lists = [LocalPath(Path(f"/lists/{name}")) for name in "ab"]
+    line = f"{IMAGE.full} sums="
+    second = f"{line}{SHA256[other]}" if other else IMAGE.full
+    sources = FakeSources({lists[0]: f"{line}{SHA256[OLD]}".encode(), lists[1]: second.encode()})
+    catalogue = Catalogue(sources, ListEvents(), FakeClock(), folder=Path("/lists"))
+    assert len(catalogue.read_lists(lists).specs) == kept

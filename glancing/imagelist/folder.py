@@ -28,7 +28,8 @@ from glancing.model import (
 )
 
 _IMAGES = re.compile(
-    r"[^.].*\.(img|raw|qcow2|vmdk|vhd|vhdx|vdi|iso|ova)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE
+    r"[^.].*\.(img|raw|qcow2|vmdk|vhd|vhdx|vdi|iso|ova)(\.tar)?(\.(gz|bz2|xz|zst|zip))?",
+    re.IGNORECASE,
 )
 _DEFINITIONS = re.compile(r"[^.].*\.ya?ml", re.IGNORECASE)
 _SUMS = re.compile(r"(.*[-_.])?((md5|sha\d+)sums?|checksums?)([-_.](txt|asc))?", re.IGNORECASE)
