@@ -3,6 +3,7 @@
 Sequoia (``pysequoia``) does the cryptography under its standard policy: no MD5 or SHA-1, neither in
 signatures nor in those that bind a key to its owner; keys that may sign, valid when they signed,
 not revoked. It judges by the machine's clock; what has expired is judged again here by the run's.
+Keys that are bound to their owners over SHA-1 are old, and ``gpgv`` is asked about them.
 Sequoia passes over text around a clear-signed message, which is refused here before it is asked.
 """
 
@@ -19,6 +20,7 @@ from pysequoia import packet
 
 from glancing.errors import ConfigError, SignatureError
 from glancing.model import MIB, Signature
+from glancing.signatures import _gpgv
 
 MAX_SIGNATURE_BYTES = MIB
 CLOCK_SKEW = timedelta(minutes=5)
@@ -135,6 +137,9 @@ def _good(signature: _Made, key: _Key, data: bytes, beside: pysequoia.Sig | None
         content = _caught(lambda: _covered(key, data, beside))
     except _SequoiaError:
         content = None
+    if content is None and _is_bound_by_sha1(key):
+        other = None if beside is None else bytes(beside)
+        content = _gpgv.covered(data, other, bytes(key.certificate), key.fingerprint)
     if content is None:
         raise SignatureError(
             f"the signature ({signature.algorithm}) by the key {key.fingerprint} is not good",
@@ -150,6 +155,15 @@ def _covered(key: _Key, data: bytes, beside: pysequoia.Sig | None) -> bytes | No
     found = pysequoia.verify(data, lambda _: [key.certificate], None, beside)
     good = any(one.signing_key == key.fingerprint for one in found.valid_sigs)
     return found.bytes if good else None
+
+
+def _is_bound_by_sha1(key: _Key) -> bool:
+    """Whether Sequoia relies on a key for no other reason than what binds it to its owner."""
+    try:
+        _caught(lambda: key.certificate.expiration)
+    except _SequoiaError as error:
+        return "SHA1 is not considered secure" in str(error)
+    return False
 
 
 def _check_times(signature: _Made, key: _Key, now: datetime) -> None:
@@ -174,7 +188,9 @@ def _why(signature: _Made, key: _Key) -> str:
             return "the key has been revoked"
         _caught(lambda: key.certificate.expiration)
     except _SequoiaError as error:
-        return f"the key cannot be relied on: {error}"
+        told = f"the key cannot be relied on: {error}"
+        old = _is_bound_by_sha1(key) and not _gpgv.is_there()
+        return f"{told}; where the program gpgv is installed, it can" if old else told
     return "the text was changed, or another file was signed"
 
 
