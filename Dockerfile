@@ -31,6 +31,12 @@ RUN ["/opt/glancing/bin/python", "-m", "compileall", "-q", "-j", "0", \
 
 
 FROM ${BASE_IMAGE}
+
+# Verifies what old OpenPGP keys have signed; bases that are not of Debian bring it along or go
+# without. openssl, for S/MIME, is there wherever ca-certificates is.
+RUN ["/bin/sh", "-c", "command -v gpgv || ! command -v apt-get || { apt-get update && \
+     apt-get install -y --no-install-recommends gpgv && rm -rf /var/lib/apt/lists/*; }"]
+
 COPY --from=builder /opt/glancing /opt/glancing
 
 # Proves that everything is there, and makes the bytecode of those modules of Python itself that

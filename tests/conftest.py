@@ -4,6 +4,7 @@ The variables that name a cloud are taken out of the environment before the firs
 loaded. Images are only ever deleted on the sandbox that this run has started.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.program import Program
 from tests.sandbox import Sandbox
 from tests.sandbox.identity import Credentials, Login
 from tests.shelf import Shelf
+
+LONGEST_NAME = 80
 
 
 def strip_environment() -> None:
@@ -37,6 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "sandbox" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("cloud"))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Call long data by its length and a digest: whole images make no good names of tests."""
+    data = val.encode("utf-8", "surrogatepass") if isinstance(val, str) else val
+    if not isinstance(data, bytes) or len(data) <= LONGEST_NAME:
+        return None
+    return f"{len(data)}-bytes-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

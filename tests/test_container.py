@@ -173,6 +173,15 @@ def test_nothing_to_build_or_install_with_is_left_in_it(site: Site) -> None:
         assert contained.wait() == (0, "[] [] []\n", "")
 
 
+def test_what_verifies_signatures_is_there(site: Site) -> None:
+    program = (
+        "import shutil; from glancing.signatures import _openpgp; "
+        "print([n for n in ('gpgv', 'openssl') if not shutil.which(n)])"
+    )
+    with site.bare().start("-c", program, flags=[f"--entrypoint={PYTHON}"]) as contained:
+        assert contained.wait() == (0, "[]\n", "")
+
+
 def test_all_modules_come_from_bytecode(site: Site) -> None:
     """A read-only root can keep none, so compiling would be paid for at each start."""
     program = "import glancing.__main__, glancing.wiring, glancing.glance"

@@ -23,7 +23,7 @@ from tests.container.engine import SYSTEM_PATH, EngineError, is_root_on_debian, 
 DEFAULT_BASE = "python:3.13-slim"
 REPOSITORY = "glancing-test-base"
 SUITE = "trixie"
-PACKAGES = ("python3", "python3-venv", "ca-certificates")
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "gpgv")
 TRUSTED = "etc/ssl/certs/ca-certificates.crt"
 PIP_CONFIGURATION = f"[global]\ncert = /{TRUSTED}\n"
 _TRUST_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
