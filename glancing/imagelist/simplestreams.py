@@ -50,7 +50,7 @@ _DISK_FORMATS = {
     "disk-kvm.img": "qcow2",
     "squashfs": "squashfs",
 }
-_DISKS = Filter("ftype", "~", r"^disk1?\.img$|^disk-kvm\.img$")
+_DISKS = Filter("ftype", "~", r"^disk1?\.img$")
 _ARCHITECTURES = {
     "amd64": "x86_64",
     "arm64": "aarch64",
