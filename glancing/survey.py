@@ -16,6 +16,7 @@ from glancing.leftovers import Life, Target, is_incoming, life_of, quiet_in_s, r
 from glancing.model import ImageStore, StoredImage
 
 _LOOKS = 3
+_LOOKING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,23 @@ def clear(
 
 
 def _wait(store: ImageStore, tools: Tools, young: Sequence[StoredImage]) -> None:
-    """Wait until it can be told whether the runs at these images are dead."""
+    """Wait until it can be told whether the runs at these images are dead, or one of them moves."""
     wait_s = max(quiet_in_s(stored, store.now()) for stored in young)
     names = [stored.name for stored in young]
     tools.events.info("image.awaited", names=names, wait_s=round(wait_s, 1))
-    if tools.stop.wait(wait_s + 1):
-        raise InterruptedRunError("the run was told to stop")
+    left_s = wait_s + 1
+    while left_s > 0:
+        if tools.stop.wait(min(left_s, _LOOKING_S)):
+            raise InterruptedRunError("the run was told to stop")
+        left_s -= _LOOKING_S
+        if any(_has_moved(store, stored) for stored in young):
+            return
+
+
+def _has_moved(store: ImageStore, young: StoredImage) -> bool:
+    """Whether somebody was at an image since it was listed: then its run is alive, or done."""
+    now = store.get(young.id)
+    return now is None or not is_incoming(now) or now.status != young.status
 
 
 def _incoming(

@@ -115,6 +115,7 @@ def check_end(ended: Ended, played: Played) -> None:
     assert copies == [ended.point.old] * replaced
 
 
+@pytest.mark.xdist_group("cloud")  # by fixtures that it asks for itself
 @pytest.mark.parametrize("how", ["killed", "terminated"])
 def test_at_no_instant_was_there_no_image(how: str, request: pytest.FixtureRequest) -> None:
     """P1 and P2, as somebody sees it who asks Glance all the time."""

@@ -37,6 +37,8 @@ ODD_NAMES = (
     "in:a,b",
 )
 
+pytestmark = pytest.mark.xdist_group("cloud")  # its real half asks for the sandbox by itself
+
 
 class Scene(Protocol):
     """A store of one project, and what others and administrators do around it."""

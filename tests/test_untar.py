@@ -249,3 +249,13 @@ def test_a_bomb_inside_stops_at_the_cap() -> None:
     with pytest.raises(VerificationError) as caught:
         sizes.extend(map(len, decompress(iter([packed]), Compression.BZIP2, OutputLimit(8 * MIB))))
     assert caught.value.kind is ErrorKind.TOO_LARGE and sum(sizes) <= 8 * MIB
+
+
+def test_a_name_of_its_own_header_may_be_cut_anywhere_in_the_members() -> None:
+    """GNU's short name ends after 100 bytes, in the middle of a character too."""
+    assert unpack(archive(member("a" + "é" * 80 + ".raw", DISK), form=tarfile.GNU_FORMAT)) == DISK
+
+
+def test_a_name_that_is_no_utf_8_is_refused() -> None:
+    with pytest.raises(VerificationError, match="not UTF-8"):
+        unpack(archive(member("\udcff.raw", DISK), form=tarfile.GNU_FORMAT))

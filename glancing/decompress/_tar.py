@@ -145,7 +145,8 @@ def _header(block: bytes) -> _Member:
     prefix = block[345:500].partition(b"\0")[0] if is_posix else b""
     name = block[:100].partition(b"\0")[0]
     whole = prefix + b"/" + name if prefix else name
-    return _Member(_text(whole), block[156:157], _number(block[124:136]))
+    # Cut short where a longer name stands in a header of its own: that one has to be UTF-8.
+    return _Member(whole.decode(errors="surrogateescape"), block[156:157], _number(block[124:136]))
 
 
 def _sum_is_right(block: bytes) -> bool:
@@ -204,6 +205,11 @@ def _extended(
     return name, size_bytes
 
 
+def _has_surrogates(name: str) -> bool:
+    """Whether a name has bytes that are no UTF-8, as ``os.fsdecode`` keeps them."""
+    return any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
 def _text(name: bytes) -> str:
     try:
         return name.decode()
@@ -215,6 +221,8 @@ def _checked(name: str, kind: bytes, size_bytes: int) -> _Member:
     """The member where its kind and its name are harmless."""
     if kind not in _REGULAR and kind != _DIRECTORY:
         raise _refused(f"it holds {_KINDS.get(kind, 'something that is no file')}")
+    if not name.isascii() and _has_surrogates(name):
+        raise _refused("a name that is not UTF-8")
     plain = name.removeprefix("./").rstrip("/")
     parts = plain.split("/")
     if name.startswith("/") or ".." in parts or "\0" in name:
