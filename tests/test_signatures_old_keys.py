@@ -1,7 +1,7 @@
 """Keys that GnuPG bound to their owners over SHA-1, as some publishers still have them.
 
 The files below ``old_keys`` were made by GnuPG 2.2: a key (``--cert-digest-algo SHA1``) with
-signatures over SHA-512 and one over SHA-1, and another key that was good for the year 2020.
+signatures over SHA-512 and one over SHA-1 (of 2024), and another key that was good for 2020.
 """
 
 from __future__ import annotations
